@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class ProjectionsConfig(AppConfig):
+    """Read models built from the log."""
+
+    name = "projections"
+    verbose_name = "Projections"
+    default_auto_field = "django.db.models.BigAutoField"
