@@ -1,0 +1,37 @@
+"""Classes of PostgreSQL errors, by SQLSTATE and cause; never by the text of a message.
+
+Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes".
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors
+
+SERIALIZATION_FAILURE = "40001"
+DEADLOCK_DETECTED = "40P01"
+
+_CONNECTION_CLASS = "08"
+_SERVER_STOPS_US = frozenset({"57P01", "57P02", "57P03", "57P05"})
+
+
+def sqlstate_of(exc: BaseException) -> str | None:
+    """The SQLSTATE of a Django or psycopg error, or None when the server sent none."""
+    for error in (exc, exc.__cause__):
+        if isinstance(error, psycopg.Error):
+            return error.sqlstate
+    return None
+
+
+def is_contention(exc: BaseException) -> bool:
+    """Whether the server undid the transaction because of others (deadlock, serialization): run it again whole."""
+    return sqlstate_of(exc) in (SERIALIZATION_FAILURE, DEADLOCK_DETECTED)
+
+
+def is_connection_loss(exc: BaseException) -> bool:
+    """Whether the error says that the session is gone or could not be had."""
+    state = sqlstate_of(exc)
+    if state is not None:
+        return state.startswith(_CONNECTION_CLASS) or state in _SERVER_STOPS_US
+    cause = exc.__cause__ if not isinstance(exc, psycopg.Error) else exc
+    return isinstance(cause, psycopg.OperationalError) and not isinstance(cause, errors.QueryCanceled)
