@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from django.db import DEFAULT_DB_ALIAS, Error, transaction
@@ -63,7 +63,7 @@ def run_in_transaction(
         time.sleep(random.uniform(0, min(config.max_delay, config.base_delay * 2 ** (attempt - 1))))  # noqa: S311
 
 
-class _Run:
+class _Run(Generic[T]):
     """One run of the function in its transaction, which remembers whether COMMIT was reached."""
 
     def __init__(self, function: Callable[[], T], connection: BaseDatabaseWrapper, using: str) -> None:
@@ -72,17 +72,18 @@ class _Run:
         self._using = using
         self.reached_commit = False
 
-    def __call__(self) -> T:  # type: ignore[type-var]
+    def __call__(self) -> T:
         with transaction.atomic(using=self._using):
             result = self._function()
-            if self._connection.closed_in_transaction:
+            session = self._connection.connection
+            if self._connection.closed_in_transaction or session is None or session.closed:
                 # Django ends such a block without an error and without a commit; the caller must hear of it.
                 raise ConnectionLost(ConnectionLost.__doc__)
             self.reached_commit = True
         return result
 
 
-def _budget(exc: Error, run: _Run, contention: int, connection_loss: int) -> int:
+def _budget(exc: Error, run: _Run[T], contention: int, connection_loss: int) -> int:
     if is_contention(exc):
         return contention
     if run.reached_commit:

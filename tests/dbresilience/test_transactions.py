@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from django.db import IntegrityError, OperationalError, connection, transaction
+
+from dbresilience.errors import ConnectionLost
+from dbresilience.transactions import run_in_transaction
+
+pytestmark = [pytest.mark.feature("A4"), pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(settings: object) -> None:
+    settings.DB_RETRY_BASE_DELAY = 0.01  # type: ignore[attr-defined]
+
+
+def balance(account: int) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT balance FROM account WHERE id = %s", [account])
+        return int(cursor.fetchone()[0])
+
+
+def add(account: int, amount: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE account SET balance = balance + %s WHERE id = %s", [amount, account])
+
+
+def kill_own_backend() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    parameters = connection.get_connection_params()
+    known = {key: parameters[key] for key in ("host", "port", "user", "dbname")}
+    with psycopg.connect(**known, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def in_threads(*functions: Callable[[], None]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as exc:  # noqa: BLE001 - asserted empty below
+            errors.append(exc)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=guarded, args=(function,)) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert errors == []
+
+
+@pytest.mark.feature("A6")
+def test_it_repeats_the_victim_of_a_deadlock(accounts: str) -> None:
+    both_hold_one = threading.Barrier(2)
+    runs: list[int] = []
+
+    def move(first: int, second: int) -> None:
+        def body() -> None:
+            runs.append(first)
+            add(first, -10)
+            if runs.count(first) == 1:
+                both_hold_one.wait(timeout=10)
+            add(second, 10)
+
+        run_in_transaction(body)
+
+    in_threads(lambda: move(1, 2), lambda: move(2, 1))
+
+    assert (balance(1), balance(2)) == (100, 100)
+    assert len(runs) == 3
+
+
+def test_it_repeats_the_whole_after_a_serialization_failure(accounts: str) -> None:
+    seen: list[int] = []
+
+    def withdraw() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        seen.append(balance(1))
+        if len(seen) == 1:
+            in_threads(lambda: add(1, 50))
+        add(1, -10)
+
+    run_in_transaction(withdraw)
+
+    assert seen == [100, 150]
+    assert balance(1) == 140
+
+
+@pytest.mark.feature("B4")
+def test_it_raises_when_the_connection_was_lost_and_the_error_swallowed(accounts: str) -> None:
+    def body() -> None:
+        add(1, 1)
+        kill_own_backend()
+        try:
+            with transaction.atomic():
+                add(2, 1)
+        except OperationalError:
+            return
+
+    with pytest.raises(ConnectionLost):
+        run_in_transaction(body, max_retries=0)
+
+    assert (balance(1), balance(2)) == (100, 100)
+
+
+def test_it_repeats_after_a_connection_lost_before_the_commit(accounts: str) -> None:
+    runs: list[int] = []
+
+    def body() -> int:
+        runs.append(1)
+        add(1, 1)
+        if len(runs) == 1:
+            kill_own_backend()
+        add(2, 1)
+        return len(runs)
+
+    result = run_in_transaction(body)
+
+    assert result == 2
+    assert (balance(1), balance(2)) == (101, 101)
+
+
+def test_it_never_repeats_inside_an_outer_transaction(accounts: str) -> None:
+    runs: list[int] = []
+
+    def fail() -> None:
+        runs.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40001'; END $$")
+
+    with pytest.raises(OperationalError), transaction.atomic():
+        run_in_transaction(fail)
+
+    assert len(runs) == 1
+
+
+def test_it_keeps_the_outer_transaction_when_the_nested_one_fails(accounts: str) -> None:
+    def fail() -> None:
+        add(2, -1000)
+
+    with transaction.atomic():
+        add(1, 1)
+        with pytest.raises(IntegrityError):
+            run_in_transaction(fail)
+
+    assert (balance(1), balance(2)) == (101, 100)
+
+
+def test_it_does_not_repeat_an_error_of_commit(accounts: str) -> None:
+    runs: list[int] = []
+
+    def body() -> None:
+        runs.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE account SET bank_id = 77 WHERE id = 1")
+
+    with pytest.raises(IntegrityError):
+        run_in_transaction(body)
+
+    assert len(runs) == 1
+
+
+def test_it_gives_up_after_the_last_retry(accounts: str) -> None:
+    runs: list[int] = []
+
+    def fail() -> None:
+        runs.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40P01'; END $$")
+
+    with pytest.raises(OperationalError):
+        run_in_transaction(fail, max_retries=2)
+
+    assert len(runs) == 3
