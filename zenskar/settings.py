@@ -85,6 +85,18 @@ DATABASES = {
     "default": env.db_url_config(_without_driver(env.str("DATABASE_URL", default="postgresql://localhost/zenskar")))
 }
 
+# One connection per thread, kept and checked; every wait has an end.
+DATABASES["default"] |= {
+    "CONN_MAX_AGE": env.int("DB_POOL_RECYCLE", default=3600),
+    "CONN_HEALTH_CHECKS": True,
+}
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    connect_timeout=env.int("DB_CONNECT_TIMEOUT", default=10),
+    keepalives_idle=30,
+    keepalives_interval=10,
+    keepalives_count=3,
+)
+
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
