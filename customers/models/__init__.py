@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from customers.models.customer import Customer
+
+__all__ = ["Customer"]

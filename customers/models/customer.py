@@ -1,0 +1,87 @@
+"""A customer of the catalogue: the row that integrations are kept the same with."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Func, Q, QuerySet, Value
+from django.db.models.functions import Coalesce, Collate, Lower
+from django.db.models.lookups import Exact
+from django.utils import timezone
+from uuid_utils.compat import uuid7
+
+
+def name_key() -> Collate:
+    """What names are found and ordered by: any case alike, a missing name like an empty one, in the order of bytes.
+
+    The order of bytes makes a prefix a range of the index in every locale of the database.
+    """
+    return Collate(Lower(Coalesce("name", Value(""))), "C")
+
+
+def _is_object(column: str) -> Exact:
+    return Exact(Func(F(column), function="jsonb_typeof", output_field=models.TextField()), Value("object"))
+
+
+class CustomerQuerySet(QuerySet["Customer"]):
+    """Sets of customers."""
+
+    def active(self) -> CustomerQuerySet:
+        """Those that were not deleted."""
+        return self.filter(deleted_at__isnull=True)
+
+    def with_email(self, email: str) -> CustomerQuerySet:
+        """Those with this e-mail in any case, deleted ones too.
+
+        The two halves hold every row; written apart, each is answered by a partial index of its own.
+        """
+        same = Exact(Lower("email"), Lower(Value(email)))
+        return self.filter(Q(same, deleted_at__isnull=True) | Q(same, deleted_at__isnull=False))
+
+
+class Customer(models.Model):
+    """One customer. It is changed by ``customers.services`` alone, which write its event in the same transaction.
+
+    Deleted is terminal: ``deleted_at`` is set once, the row stays, and its e-mail is free again.
+    """
+
+    # Columns are as wide as Stripe's, whose accounts hold values that our own API refuses.
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=256, null=True, blank=True)
+    email = models.CharField(max_length=512, null=True, blank=True)
+    phone = models.CharField(max_length=20, null=True, blank=True)
+    address = models.JSONField(default=dict, blank=True, help_text="Stripe's address keys, those that have a value")
+    metadata = models.JSONField(default=dict, blank=True, help_text="strings by strings")
+    version = models.PositiveIntegerField(default=1, help_text="1 at first, one more with every change")
+    created_at = models.DateTimeField(default=timezone.now)
+    updated_at = models.DateTimeField(default=timezone.now)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    objects = CustomerQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            # Closes the race of two writers that both saw the e-mail free. Its index also serves the list's filter by
+            # e-mail.
+            models.UniqueConstraint(
+                Lower("email"), condition=Q(deleted_at__isnull=True), name="customers_customer_email_active_uniq"
+            ),
+            models.CheckConstraint(condition=Q(version__gte=1), name="customers_customer_version_positive"),
+            models.CheckConstraint(condition=~Q(name=""), name="customers_customer_name_filled"),
+            models.CheckConstraint(condition=~Q(email=""), name="customers_customer_email_filled"),
+            models.CheckConstraint(condition=~Q(phone=""), name="customers_customer_phone_filled"),
+            models.CheckConstraint(condition=_is_object("address"), name="customers_customer_address_object"),
+            models.CheckConstraint(condition=_is_object("metadata"), name="customers_customer_metadata_object"),
+        ]
+        indexes = [
+            # The list with deleted ones, by e-mail: the half that the unique index of active ones does not hold.
+            models.Index(Lower("email"), condition=Q(deleted_at__isnull=False), name="customer_deleted_email"),
+            # The list by prefix of the name, and ordered by name.
+            models.Index(name_key(), F("id"), name="customer_by_name"),
+            # The list in its usual order, and by range of creation; backwards for newest first.
+            models.Index("created_at", "id", name="customer_by_created"),
+            # The list ordered by last change, and by its range.
+            models.Index("updated_at", "id", name="customer_by_updated"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or self.email or str(self.pk)
