@@ -1,5 +1,13 @@
 from __future__ import annotations
 
 from customers.models.customer import Customer
+from customers.models.sync import (
+    Conflict,
+    Priority,
+    SyncAccount,
+    SyncRequest,
+    SyncState,
+    Webhook,
+)
 
-__all__ = ["Customer"]
+__all__ = ["Conflict", "Customer", "Priority", "SyncAccount", "SyncRequest", "SyncState", "Webhook"]
