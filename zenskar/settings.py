@@ -123,3 +123,22 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 OUTBOX_SUBSCRIBERS: list[str] = []
 OUTBOX_RELAY_COMPANIONS: list[str] = []
 INTEGRATIONS: dict[str, str] = {}
+
+# -- The API -----------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "operations.authentication.ApiKeyAuthentication",
+        "operations.authentication.StaffSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["operations.permissions.HasScope"],
+    "DEFAULT_PARSER_CLASSES": ["operations.json_bodies.StrictJsonParser"],
+    "DEFAULT_RENDERER_CLASSES": ["operations.json_bodies.JsonRenderer", "operations.json_bodies.ProblemRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "zenskar.problems.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
+    "FORMAT_SUFFIX_KWARG": None,
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+    "TEST_REQUEST_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024

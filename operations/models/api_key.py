@@ -1,0 +1,79 @@
+"""API keys: hashed, prefixed, scoped, expiring."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from operations.scopes import SCOPE_PERMISSIONS, Scope
+
+USE_RECORDED_EVERY: Final = dt.timedelta(minutes=1)
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def record_use(self, pk: int) -> int:
+        """Note that the key was used, at most once a minute however many requests carry it; returns rows changed.
+
+        The condition stands in the statement, so requests that race write once. A row that somebody else is just
+        writing is left alone instead of waited for: no request ever queues behind this.
+        """
+        stale = models.Q(last_used_at=None) | models.Q(last_used_at__lt=timezone.now() - USE_RECORDED_EVERY)
+        free = self.filter(stale, pk=pk).select_for_update(skip_locked=True).values("pk")
+        return self.filter(pk__in=free).update(last_used_at=Now())
+
+
+class ApiKey(models.Model):
+    """A key that a program calls the API with. The key itself is shown once and never stored."""
+
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=16, unique=True, editable=False)
+    digest = models.CharField(max_length=64, editable=False)
+    scopes = ArrayField(models.CharField(max_length=40, choices=Scope.choices))
+    rate_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests a minute; 0 is unlimited, empty is the default."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    rotated_from = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="rotated_to", editable=False
+    )
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        permissions = [*SCOPE_PERMISSIONS, ("revoke_apikey", "Can revoke API key")]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(digest__regex="^[0-9a-f]{64}$"), name="operations_apikey_digest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"
+
+    def is_usable(self, now: dt.datetime) -> bool:
+        """Whether the key opens anything at ``now``: neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def use_is_stale(self, now: dt.datetime) -> bool:
+        """Whether ``last_used_at`` is old enough to be written again."""
+        return self.last_used_at is None or now - self.last_used_at > USE_RECORDED_EVERY
+
+    def revoke(self) -> None:
+        """Close the key for good, at once."""
+        if self.revoked_at is None:
+            self.revoked_at = timezone.now()
+            self.save(update_fields=["revoked_at"])
+
+    def expire_at(self, moment: dt.datetime) -> None:
+        """Let the key end at ``moment``, unless it ends earlier anyhow."""
+        if self.expires_at is None or moment < self.expires_at:
+            self.expires_at = moment
+            self.save(update_fields=["expires_at"])

@@ -1,0 +1,49 @@
+"""Who may call a view of the API. Closed by default: a view that names no scopes is refused to everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from operations.errors import ScopeMissing
+from operations.models import ApiKey
+from operations.scopes import Scope, permission_codename
+
+
+class HasScope(BasePermission):
+    """Asks for the scope that the view declares: ``required_scopes = {"read": "…", "write": "…"}``.
+
+    Safe methods need the ``read`` scope, all others the ``write`` scope. A staff session has the scopes that the
+    person's permissions give (see ``operations.roles``).
+    """
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if request.successful_authenticator is None:
+            return False
+        if request.method is None or request.method.lower() not in view.http_method_names:
+            return True  # Answered with 405 by the view.
+        if not hasattr(view, request.method.lower()):
+            return True
+        required: Mapping[str, str] = getattr(view, "required_scopes", {})
+        scope = required.get("read" if request.method in SAFE_METHODS else "write")
+        if scope is None:
+            raise ScopeMissing("This address is open to nobody.")
+        if scope not in scopes_of(request):
+            raise ScopeMissing(
+                f"This needs the scope {scope}.",
+                headers={"WWW-Authenticate": f'Bearer realm="zenskar", error="insufficient_scope", scope="{scope}"'},
+            )
+        return True
+
+
+def scopes_of(request: Request) -> frozenset[str]:
+    """The scopes of whoever sent the request."""
+    if isinstance(request.auth, ApiKey):
+        return frozenset(request.auth.scopes)
+    user = request.user
+    if not (user.is_active and user.is_staff):
+        return frozenset()
+    return frozenset(scope.value for scope in Scope if user.has_perm(f"operations.{permission_codename(scope.value)}"))

@@ -1,0 +1,41 @@
+"""The base class of what the API takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from rest_framework import serializers
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """A serializer that refuses fields it does not know, each with its pointer.
+
+    A mistyped name is an error of the caller, not a wish to be ignored.
+
+    Attributes:
+        ignores_read_only: whether read-only fields may be sent and are ignored, so that what GET gave can be PUT back;
+            otherwise they are refused.
+    """
+
+    ignores_read_only: ClassVar[bool] = False
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return super().to_internal_value(data)
+        refused: dict[str, list[serializers.ErrorDetail]] = {}
+        for name in data:
+            field = self.fields.get(str(name))
+            if field is None:
+                refused[str(name)] = [serializers.ErrorDetail("There is no such field.", code="unknown_field")]
+            elif field.read_only and not self.ignores_read_only:
+                refused[str(name)] = [serializers.ErrorDetail("This field cannot be set.", code="read_only_field")]
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as exc:
+            if refused and isinstance(exc.detail, dict):
+                raise serializers.ValidationError({**exc.detail, **refused}) from exc
+            raise
+        if refused:
+            raise serializers.ValidationError(refused)
+        return value
