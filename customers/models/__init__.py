@@ -1,13 +1,6 @@
 from __future__ import annotations
 
 from customers.models.customer import Customer
-from customers.models.sync import (
-    Conflict,
-    Priority,
-    SyncAccount,
-    SyncRequest,
-    SyncState,
-    Webhook,
-)
+from customers.models.imports import ImportRun
 
-__all__ = ["Conflict", "Customer", "Priority", "SyncAccount", "SyncRequest", "SyncState", "Webhook"]
+__all__ = ["Customer", "ImportRun"]
