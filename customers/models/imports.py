@@ -30,7 +30,7 @@ class ImportRun(models.Model):
     class Meta:
         constraints = [
             # One checkpoint for each content; closes the race of two imports of the same file that start together.
-            models.UniqueConstraint("content_sha256", "format", name="customers_importrun_content_uniq"),
+            models.UniqueConstraint(fields=["content_sha256", "format"], name="customers_importrun_content_uniq"),
         ]
 
     def __str__(self) -> str:
