@@ -1,0 +1,61 @@
+"""What somebody does by hand in Stripe's dashboard: the same changes, whose events name no request and no key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from zenskar.sandbox.stripe import customers
+from zenskar.sandbox.stripe.calls import Call
+from zenskar.sandbox.stripe.fields import parse
+
+if TYPE_CHECKING:
+    from zenskar.sandbox.stripe.core import StripeSandbox
+
+
+def customer_add(sandbox: StripeSandbox, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Create a customer; raises StripeError as the API does."""
+    with sandbox.store.transaction():
+        params = parse(customers.CREATE, _as_form(fields))
+        return customers.customer_create(sandbox, _call("POST", "", params))
+
+
+def customer_edit(sandbox: StripeSandbox, customer_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Change a customer; None unsets. Raises StripeError as the API does."""
+    with sandbox.store.transaction():
+        params = parse(customers.UPDATE, _as_form(changes))
+        return customers.customer_update(sandbox, _call("POST", customer_id, params))
+
+
+def customer_remove(sandbox: StripeSandbox, customer_id: str) -> None:
+    """Delete a customer; raises StripeError as the API does."""
+    with sandbox.store.transaction():
+        customers.customer_delete(sandbox, _call("DELETE", customer_id, {}))
+
+
+def _call(method: str, id: str, params: dict[str, Any]) -> Call:
+    return Call(
+        method=method,
+        path="",
+        route="",
+        id=id,
+        request_id="",
+        api_version="",
+        idempotency_key=None,
+        raw={},
+        params=params,
+        by_hand=True,
+    )
+
+
+def _as_form(value: Any) -> Any:
+    """Python values as the form parameters that the field tables read."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_form(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return {str(position): _as_form(each) for position, each in enumerate(value)}
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
