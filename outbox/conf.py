@@ -1,0 +1,111 @@
+"""Settings of this app, with their defaults; each is a Django setting or an environment variable of the same name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSettings:
+    """How the log is read.
+
+    Attributes:
+        batch_size: events of one lane that are read and delivered at a time (``OUTBOX_BATCH_SIZE``, 100).
+        polling_interval: seconds; a relay looks at least that often, woken or not (``OUTBOX_POLLING_INTERVAL``, 1).
+        max_retries: attempts after the first one; then the delivery is dead (``OUTBOX_MAX_RETRIES``, 5).
+        lease_seconds: how long a lane stays with a relay that gives no sign (``OUTBOX_LEASE_SECONDS``, 30). A dead
+            relay's lanes rest that long; the time-out of one call must be shorter.
+    """
+
+    batch_size: int
+    polling_interval: float
+    max_retries: int
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How events reach Kafka.
+
+    Attributes:
+        bootstrap_servers: ``host:port,host:port`` (``KAFKA_BOOTSTRAP_SERVERS``); empty means that there is no Kafka.
+        topic_prefix: goes before the topic of an event, with a dot (``KAFKA_TOPIC_PREFIX``, zenskar).
+        message_timeout: seconds until an event that no broker acknowledged is given up, for this attempt
+            (``KAFKA_MESSAGE_TIMEOUT``, 10).
+        message_max_bytes: the largest message that the broker takes (``KAFKA_MESSAGE_MAX_BYTES``, 1000000).
+        partitions: of a topic that we make (``KAFKA_TOPIC_PARTITIONS``, 6).
+        replication_factor: of a topic that we make; -1 leaves it to the broker (``KAFKA_REPLICATION_FACTOR``, -1).
+        source: the CloudEvents source (``KAFKA_EVENT_SOURCE``, /zenskar).
+        extra: further settings of librdkafka, such as those of SASL and TLS (``KAFKA_CONFIG``, a dictionary; as an
+            environment variable ``name=value,name=value``).
+    """
+
+    bootstrap_servers: str
+    topic_prefix: str
+    message_timeout: float
+    message_max_bytes: int
+    partitions: int
+    replication_factor: int
+    source: str
+    extra: dict[str, str]
+
+
+def outbox_settings() -> OutboxSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
+    """
+    return OutboxSettings(
+        batch_size=int(_number("OUTBOX_BATCH_SIZE", 100, 1, 10_000)),
+        polling_interval=_number("OUTBOX_POLLING_INTERVAL", 1.0, 0.01, 60.0),
+        max_retries=int(_number("OUTBOX_MAX_RETRIES", 5, 0, 100)),
+        lease_seconds=_number("OUTBOX_LEASE_SECONDS", 30.0, 1.0, 3600.0),
+    )
+
+
+def kafka_settings() -> KafkaSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
+    """
+    return KafkaSettings(
+        bootstrap_servers=str(settings.KAFKA_BOOTSTRAP_SERVERS),
+        topic_prefix=str(settings.KAFKA_TOPIC_PREFIX),
+        message_timeout=_number("KAFKA_MESSAGE_TIMEOUT", 10.0, 0.5, 3600.0),
+        message_max_bytes=int(_number("KAFKA_MESSAGE_MAX_BYTES", 1_000_000, 1_000, 1_000_000_000)),
+        partitions=int(_number("KAFKA_TOPIC_PARTITIONS", 6, 1, 10_000)),
+        replication_factor=int(_number("KAFKA_REPLICATION_FACTOR", -1, -1, 100)),
+        source=str(_raw("KAFKA_EVENT_SOURCE", "/zenskar")),
+        extra=_pairs("KAFKA_CONFIG"),
+    )
+
+
+def _raw(name: str, default: object) -> object:
+    return getattr(settings, name, os.environ.get(name, default))
+
+
+def _number(name: str, default: float, low: float, high: float) -> float:
+    raw = _raw(name, default)
+    try:
+        value = float(str(raw))
+    except ValueError as exc:
+        raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
+    if not low <= value <= high:
+        raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
+    return value
+
+
+def _pairs(name: str) -> dict[str, str]:
+    raw = _raw(name, "")
+    if isinstance(raw, dict):
+        return {str(key): str(value) for key, value in raw.items()}
+    parts = [part.partition("=") for part in str(raw).split(",") if part.strip()]
+    if any(not separator for _, separator, _ in parts):
+        raise ImproperlyConfigured(f"{name} must look like name=value,name=value.")
+    return {key.strip(): value.strip() for key, _, value in parts}
