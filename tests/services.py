@@ -22,6 +22,7 @@ import pytest
 
 from zenskar.sandbox import processes
 from zenskar.sandbox.kafka import KafkaMock
+from zenskar.sandbox.kafka_broker import KafkaBroker, KafkaUnavailable
 from zenskar.sandbox.postgres import Postgres
 from zenskar.sandbox.redis import Redis
 
@@ -57,10 +58,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def _start_servers() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="zenskar-test-"))
-    processes.remove_afterwards(folder)
-    # PostgreSQL runs as nobody when the tests run as root.
-    folder.chmod(0o755)
+    folder = _folder()
     redis = Redis(port=processes.free_port(), log=folder / "redis.log")
     redis.start()
     atexit.register(redis.stop, with_signal=signal.SIGKILL)
@@ -74,11 +72,27 @@ def _start_servers() -> None:
 def _start_kafka(*, real: bool) -> None:
     if not real:
         _own_mock()
-    elif servers := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS"):
-        os.environ["KAFKA_BOOTSTRAP_SERVERS"] = servers
-        os.environ["KAFKA_TOPIC_PREFIX"] = f"test-{secrets.token_hex(4)}"
-    else:
-        raise pytest.UsageError("These tests need a real broker: set TEST_KAFKA_BOOTSTRAP_SERVERS")
+        return
+    os.environ["KAFKA_BOOTSTRAP_SERVERS"] = os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS") or _own_broker()
+    os.environ["KAFKA_TOPIC_PREFIX"] = f"test-{secrets.token_hex(4)}"
+
+
+def _own_broker() -> str:
+    broker = KafkaBroker(_folder() / "kafka")
+    try:
+        broker.start()
+    except KafkaUnavailable as exc:
+        raise pytest.UsageError(str(exc)) from exc
+    atexit.register(broker.stop, with_signal=signal.SIGKILL)
+    return broker.bootstrap_servers
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="zenskar-test-"))
+    processes.remove_afterwards(folder)
+    # PostgreSQL runs as nobody when the tests run as root.
+    folder.chmod(0o755)
+    return folder
 
 
 def _join(worker: int) -> None:
