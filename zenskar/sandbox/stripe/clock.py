@@ -17,7 +17,7 @@ class Clock:
         self._lock = threading.Lock()
         self._frozen_at = frozen_at
         self._offset = 0.0
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     def now(self) -> float:
         with self._lock:
@@ -37,6 +37,6 @@ class Clock:
             listener()
         return self.now()
 
-    def on_advance(self, listener: Callable[[], None]) -> None:
+    def on_advance(self, listener: Callable[[], object]) -> None:
         """Call ``listener`` after each ``advance``."""
         self._listeners.append(listener)

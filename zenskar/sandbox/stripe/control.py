@@ -27,7 +27,7 @@ def handle(
     """Answer whatever lies outside ``/v1/``."""
     if not path.startswith(PREFIX):
         return pages.handle(sandbox, method, path, query, headers, body)
-    if not sandbox.authenticated(headers):
+    if not sandbox.keys.opens(headers):
         return _json(401, {"error": {"message": "The control API needs the sandbox's key."}})
     found = _ACTIONS.get((method, path.removeprefix(PREFIX)))
     id = ""

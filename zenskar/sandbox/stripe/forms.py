@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -25,6 +26,25 @@ def form_decode(text: str) -> dict[str, Any]:
         name, _, value = pair.partition("=")
         _insert(params, _segments(_unquote(name)), _unquote(value))
     return params
+
+
+def request_params(method: str, query: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Parameters of the query, and of the body for POST; a query beside a body counts too, as with Stripe."""
+    text = query
+    if body and method != "GET":
+        kind = headers.get("content-type", "application/x-www-form-urlencoded").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise StripeError(
+                400,
+                "Invalid request (check that your POST content type is application/x-www-form-urlencoded). If you have "
+                "any questions, we can help at https://support.stripe.com/.",
+            )
+        try:
+            form = body.decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise StripeError(400, "Invalid UTF-8 in request.") from exc
+        text = f"{query}&{form}" if query else form
+    return form_decode(text)
 
 
 def as_list(value: Any) -> list[Any] | None:

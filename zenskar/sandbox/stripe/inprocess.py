@@ -21,16 +21,23 @@ class InProcessClient(stripe.HTTPClient):
         self._sandbox = sandbox
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
-    ) -> tuple[bytes, int, Mapping[str, str]]:
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        post_data: Any = None,
+        *,
+        _usage: list[str] | None = None,
+    ) -> tuple[str, int, Mapping[str, str]]:
         parts = urlsplit(url)
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         body = post_data.encode() if isinstance(post_data, str) else bytes(post_data or b"")
         response = self._sandbox.handle(method.upper(), target, headers or {}, body)
         if response.cut is not None:
-            raise stripe.APIConnectionError(f"The sandbox cut the connection: {response.cut}", should_retry=True)
+            message = f"The sandbox cut the connection: {response.cut}"
+            raise stripe.APIConnectionError(message, should_retry=True)  # type: ignore[no-untyped-call]
         lowered = {name.lower(): value for name, value in response.headers.items()}
-        return response.body, response.status, lowered
+        return response.body.decode(), response.status, lowered
 
     def close(self) -> None:
         """Nothing is held open."""

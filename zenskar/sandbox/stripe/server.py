@@ -7,6 +7,7 @@ import ipaddress
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class StripeSandboxServer:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self.sandbox.wake.set()
+        self.sandbox.later.wake.set()
         self.sandbox.webhooks.wake.set()
         if self._threads:
             self._http.shutdown()
@@ -100,9 +101,10 @@ class StripeSandboxServer:
         self._http.serve_forever(poll_interval=0.05)
 
     def _run_due(self) -> None:
+        later = self.sandbox.later
         while not self._stopping.is_set():
-            self._sleep(self.sandbox.wake, self.sandbox.next_due())
-            self.sandbox.run_due()
+            self._sleep(later.wake, later.next_due())
+            later.run_due()
 
     def _deliver(self) -> None:
         webhooks = self.sandbox.webhooks
@@ -138,8 +140,6 @@ class _Server(HTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that hung up is no error of the sandbox; anything else is shown."""
-        import sys
-
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 

@@ -103,11 +103,9 @@ def subscription_list(sandbox: StripeSandbox, call: Call) -> dict[str, Any]:
         if status is None:
             # Canceled ones are left out unless they are asked for.
             return subscription["status"] != "canceled"
-        return (
-            status == "all"
-            or subscription["status"] == status
-            or (status == "ended" and subscription["status"] in ENDED)
-        )
+        if status in ("all", subscription["status"]):
+            return True
+        return status == "ended" and subscription["status"] in ENDED
 
     return page_of(
         sandbox.store.subscriptions,
