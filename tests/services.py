@@ -29,7 +29,7 @@ from zenskar.sandbox.redis import Redis
 REAL_BROKER = re.compile(r"(?<!not )\b(kafka|chaos)\b")
 """A marker expression that selects tests which need a real broker."""
 
-FOREIGN = ("DATABASE_", "DB_", "REDIS_", "KAFKA_", "STRIPE_API", "STRIPE_WEBHOOK", "OUTBOX_", "DEBUG", "CELERY_")
+FOREIGN = ("DATABASE_", "DB_", "REDIS_", "KAFKA_", "STRIPE_API", "STRIPE_WEBHOOK", "OUTBOX_", "DEBUG", "CELERY_", "LOG_")
 """What a developer's own environment may hold, and no test may see."""
 
 # Byte code is kept between runs whatever the environment says: without it each run, and each worker, spends four
@@ -49,7 +49,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     os.environ.update(
-        SECRET_KEY="tests-only-" + "0" * 50, ALLOWED_HOSTS="*", DATABASE_URL="postgresql://127.0.0.1:1/no"
+        SECRET_KEY="tests-only-" + "0" * 50,
+        ALLOWED_HOSTS="*",
+        HTTPS="false",
+        DATABASE_URL="postgresql://127.0.0.1:1/no",
     )
     if options.help or options.version or options.collectonly or options.markers or options.showfixtures:
         return
