@@ -1,0 +1,33 @@
+"""The form in which an e-mail address is kept, so that two spellings of one address are one."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from email_validator import EmailNotValidError, validate_email
+
+LONGEST: Final = 254
+"""Characters of an address that mail can be sent to (RFC 5321, limit of a path)."""
+
+_OUTSIDE_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
+
+
+def email_normalised(text: str) -> str:
+    """The address as it is kept: trimmed, the domain in lower case, the rest in the case that was given.
+
+    Letters outside ASCII are lowered too: PostgreSQL's ``lower()``, which makes e-mails unique in any case, knows them
+    in some locales only.
+
+    Raises:
+        ValueError: not an address that mail can be sent to; the message says why and is fit to be shown.
+    """
+    text = text.strip()
+    if len(text) > LONGEST:
+        raise ValueError(f"An e-mail has at most {LONGEST} characters.")
+    try:
+        # The domain is not looked up: what is valid must not depend on the network. Domains under .test are for tests.
+        found = validate_email(text, check_deliverability=False, test_environment=True)
+    except EmailNotValidError as exc:
+        raise ValueError(str(exc)) from exc
+    return _OUTSIDE_ASCII.sub(lambda match: match[0].lower(), found.normalized)
