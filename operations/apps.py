@@ -11,6 +11,17 @@ class OperationsConfig(AppConfig):
     verbose_name = "Operations"
     default_auto_field = "django.db.models.BigAutoField"
 
+    def ready(self) -> None:
+        from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+        from django.db.models.signals import post_migrate
+
+        from operations import logins, roles
+
+        post_migrate.connect(roles.roles_restate)
+        user_logged_in.connect(logins.record_login)
+        user_logged_out.connect(logins.record_logout)
+        user_login_failed.connect(logins.record_failure)
+
 
 class ConsoleConfig(admin_apps.AdminConfig):
     """Django's admin, with the console's own site."""

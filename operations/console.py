@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from django.contrib.admin import AdminSite, ModelAdmin, ShowFacets
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from operations import overview
+from operations.logins import ConsoleLoginForm
 from operations.pagination import CheapPaginator
 
 if TYPE_CHECKING:
@@ -24,8 +26,22 @@ class ConsoleSite(AdminSite):
 
     site_header = "Zenskar"
     site_title = "Zenskar"
-    index_title = "Console"
+    index_title = "Overview"
     enable_nav_sidebar = False
+    # Unknown addresses are 404 here as everywhere.
+    final_catch_all_view = False
+    login_form = ConsoleLoginForm
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response = super().login(request, extra_context)
+        form = getattr(response, "context_data", None) and response.context_data.get("form")
+        if isinstance(form, ConsoleLoginForm) and form.retry_after:
+            response.status_code = 429
+            response["Retry-After"] = str(form.retry_after)
+        return response
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().index(request, {"tiles": overview.tiles(request), **(extra_context or {})})
 
 
 class RecordAdmin(_ModelAdmin):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from operations.errors import ScopeMissing
 from operations.models import ApiKey
 from operations.scopes import Scope, permission_codename
+
+if TYPE_CHECKING:
+    # Imports this module itself, through the framework's settings.
+    from rest_framework.views import APIView
 
 
 class HasScope(BasePermission):

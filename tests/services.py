@@ -29,7 +29,18 @@ from zenskar.sandbox.redis import Redis
 REAL_BROKER = re.compile(r"(?<!not )\b(kafka|chaos)\b")
 """A marker expression that selects tests which need a real broker."""
 
-FOREIGN = ("DATABASE_", "DB_", "REDIS_", "KAFKA_", "STRIPE_API", "STRIPE_WEBHOOK", "OUTBOX_", "DEBUG", "CELERY_", "LOG_")
+FOREIGN = (
+    "DATABASE_",
+    "DB_",
+    "REDIS_",
+    "KAFKA_",
+    "STRIPE_API",
+    "STRIPE_WEBHOOK",
+    "OUTBOX_",
+    "DEBUG",
+    "CELERY_",
+    "LOG_",
+)
 """What a developer's own environment may hold, and no test may see."""
 
 # Byte code is kept between runs whatever the environment says: without it each run, and each worker, spends four

@@ -11,6 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import environ
+from csp.constants import NONE, SELF
+
+from zenskar.beat import BEAT_SCHEDULE
+from zenskar.logs import logging_config
+from zenskar.openapi_settings import SPECTACULAR
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -26,6 +31,7 @@ def _without_driver(url: str) -> str:
 # -- Django ------------------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
@@ -43,24 +49,33 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_celery_beat",
     "django_structlog",
+    "csp",
     "dbresilience",
     "operations",
     "outbox",
     "projections",
     "customers",
+    "zenskar.apps.ZenskarConfig",
 ]
 
 MIDDLEWARE = [
+    # Outermost, so that even an answer of the next ones carries the id and leaves a line.
+    "operations.correlation.CorrelationMiddleware",
+    "zenskar.requests.RequestLogMiddleware",
+    "zenskar.requests.AnswerHeadersMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "operations.correlation.CorrelationMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "operations.request_limits.RequestLimitsMiddleware",
+    "operations.throttling.RateLimitMiddleware",
+    "zenskar.requests.ConsoleSlashMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "zenskar.requests.ProblemMiddleware",
 ]
 
 ROOT_URLCONF = "zenskar.urls"
@@ -102,8 +117,64 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = False
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+# Files are served from the packages they came in: there is nothing to collect, and nothing to forget to collect.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- Security ----------------------------------------------------------------------------------------------
+# HTTPS=false is for plain http on one's own machine; everything else expects TLS in front.
+HTTPS = env.bool("HTTPS", default=True)
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = HTTPS
+# Orchestrators and Prometheus ask from inside, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^livez/?$", r"^readyz/?$", r"^metrics/?$"]
+SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=31_536_000) if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS and env.bool("HSTS_INCLUDE_SUBDOMAINS", default=True)
+SECURE_HSTS_PRELOAD = HTTPS and env.bool("HSTS_PRELOAD", default=True)
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 12 * 60 * 60
+# Browsers take a cookie of such a name only over TLS, for one host and for all its paths.
+SESSION_COOKIE_NAME = "__Host-sessionid" if HTTPS else "sessionid"
+CSRF_COOKIE_NAME = "__Host-csrftoken" if HTTPS else "csrftoken"
+CSRF_FAILURE_VIEW = "zenskar.problems.csrf_failure"
+LOGIN_URL = "admin:login"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+API_RATE_LIMIT = env.int("API_RATE_LIMIT", default=12_000)
+LOGIN_ATTEMPTS = env.int("LOGIN_ATTEMPTS", default=10)
+LOGIN_WINDOW = env.int("LOGIN_WINDOW", default=900)
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+
+# -- Logging -----------------------------------------------------------------------------------------------
+LOGGING = logging_config(form=env.str("LOG_FORMAT", default="auto"), level=env.str("LOG_LEVEL", default="INFO"))
+# One line a request, when it is over.
+DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = 10
+DJANGO_STRUCTLOG_STATUS_4XX_LOG_LEVEL = 20
+DJANGO_STRUCTLOG_USER_ID_FIELD = ""
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+DJANGO_STRUCTLOG_CELERY_ENABLED = True
+# Tasks run several times a second and say themselves what they did.
+DJANGO_STRUCTLOG_CELERY_DEFAULT_LOG_LEVEL = 10
 
 # -- Outside services --------------------------------------------------------------------------------------
 REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
@@ -113,10 +184,29 @@ STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
 STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="")
 STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRET", default=[])
 
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "zenskar",
+        "OPTIONS": {"socket_connect_timeout": 0.25, "socket_timeout": 0.25},
+    }
+}
+
 # -- Celery ------------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 5, "socket_timeout": 30, "socket_keepalive": True}
 CELERY_TASK_IGNORE_RESULT = True
+# Acknowledged before the run: a task takes what is due from rows, and beat sends the next one in a moment. Redelivering
+# a lost one after the broker's hour would add nothing.
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_SOFT_TIME_LIMIT = 240
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
 # -- The log and its subscribers ---------------------------------------------------------------------------
@@ -130,6 +220,7 @@ REST_FRAMEWORK = {
         "operations.authentication.ApiKeyAuthentication",
         "operations.authentication.StaffSessionAuthentication",
     ],
+    "DEFAULT_THROTTLE_CLASSES": ["operations.throttling.PerKeyThrottle"],
     "DEFAULT_PERMISSION_CLASSES": ["operations.permissions.HasScope"],
     "DEFAULT_PARSER_CLASSES": ["operations.json_bodies.StrictJsonParser"],
     "DEFAULT_RENDERER_CLASSES": ["operations.json_bodies.JsonRenderer", "operations.json_bodies.ProblemRenderer"],
@@ -142,3 +233,4 @@ REST_FRAMEWORK = {
     "TEST_REQUEST_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+SPECTACULAR_SETTINGS = SPECTACULAR

@@ -7,62 +7,108 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='LoginAttempts',
+            name="LoginAttempts",
             fields=[
-                ('key', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('attempts', models.PositiveIntegerField()),
-                ('window_ends_at', models.DateTimeField(db_index=True)),
+                ("key", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("attempts", models.PositiveIntegerField()),
+                ("window_ends_at", models.DateTimeField(db_index=True)),
             ],
             options={
-                'verbose_name': 'login attempts',
-                'verbose_name_plural': 'login attempts',
+                "verbose_name": "login attempts",
+                "verbose_name_plural": "login attempts",
             },
         ),
         migrations.CreateModel(
-            name='AuditEntry',
+            name="AuditEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('actor', models.CharField(max_length=200)),
-                ('action', models.CharField(max_length=100)),
-                ('target', models.CharField(blank=True, max_length=200)),
-                ('detail', models.JSONField(blank=True, default=dict)),
-                ('correlation_id', models.CharField(blank=True, max_length=128)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("actor", models.CharField(max_length=200)),
+                ("action", models.CharField(max_length=100)),
+                ("target", models.CharField(blank=True, max_length=200)),
+                ("detail", models.JSONField(blank=True, default=dict)),
+                ("correlation_id", models.CharField(blank=True, max_length=128)),
             ],
             options={
-                'verbose_name': 'audit entry',
-                'verbose_name_plural': 'audit entries',
-                'indexes': [models.Index(fields=['target', '-id'], name='operations_audit_target'), models.Index(fields=['actor', '-id'], name='operations_audit_actor'), models.Index(fields=['correlation_id'], name='operations_audit_correlation')],
+                "verbose_name": "audit entry",
+                "verbose_name_plural": "audit entries",
+                "indexes": [
+                    models.Index(fields=["target", "-id"], name="operations_audit_target"),
+                    models.Index(fields=["actor", "-id"], name="operations_audit_actor"),
+                    models.Index(fields=["correlation_id"], name="operations_audit_correlation"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100)),
-                ('prefix', models.CharField(editable=False, max_length=16, unique=True)),
-                ('digest', models.CharField(editable=False, max_length=64)),
-                ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('customers:read', 'read customers'), ('customers:write', 'create, change and delete customers'), ('operations:read', 'see events, failures and health'), ('operations:write', 'retry, replay and repair'), ('metrics:read', 'scrape metrics')], max_length=40), size=None)),
-                ('rate_limit', models.PositiveIntegerField(blank=True, help_text='Requests a minute; 0 is unlimited, empty is the default.', null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, null=True)),
-                ('rotated_from', models.OneToOneField(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='rotated_to', to='operations.apikey')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=100)),
+                ("prefix", models.CharField(editable=False, max_length=16, unique=True)),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                (
+                    "scopes",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("customers:read", "read customers"),
+                                ("customers:write", "create, change and delete customers"),
+                                ("operations:read", "see events, failures and health"),
+                                ("operations:write", "retry, replay and repair"),
+                                ("metrics:read", "scrape metrics"),
+                            ],
+                            max_length=40,
+                        ),
+                        size=None,
+                    ),
+                ),
+                (
+                    "rate_limit",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Requests a minute; 0 is unlimited, empty is the default.", null=True
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "rotated_from",
+                    models.OneToOneField(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="rotated_to",
+                        to="operations.apikey",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'verbose_name_plural': 'API keys',
-                'permissions': [('scope_customers_read', 'Can use the API to read customers'), ('scope_customers_write', 'Can use the API to create, change and delete customers'), ('scope_operations_read', 'Can use the API to see events, failures and health'), ('scope_operations_write', 'Can use the API to retry, replay and repair'), ('scope_metrics_read', 'Can use the API to scrape metrics'), ('revoke_apikey', 'Can revoke API key')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('digest__regex', '^[0-9a-f]{64}$')), name='operations_apikey_digest')],
+                "verbose_name": "API key",
+                "verbose_name_plural": "API keys",
+                "permissions": [
+                    ("scope_customers_read", "Can use the API to read customers"),
+                    ("scope_customers_write", "Can use the API to create, change and delete customers"),
+                    ("scope_operations_read", "Can use the API to see events, failures and health"),
+                    ("scope_operations_write", "Can use the API to retry, replay and repair"),
+                    ("scope_metrics_read", "Can use the API to scrape metrics"),
+                    ("revoke_apikey", "Can revoke API key"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("digest__regex", "^[0-9a-f]{64}$")), name="operations_apikey_digest"
+                    )
+                ],
             },
         ),
     ]

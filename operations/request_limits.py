@@ -1,0 +1,64 @@
+"""What no request may be, whatever it is about: too large, of unknown length, or with NUL in its address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from operations.errors import BodyTooLarge, LengthRequired, MalformedRequest, ProblemError
+from operations.problem_details import problem_response
+
+READ_AWAY_AT_MOST: Final = 32 * 1024 * 1024
+_CHUNK: Final = 64 * 1024
+
+
+class RequestLimitsMiddleware:
+    """Refuses such requests before anything reads them: one place for the API, the webhooks and the console.
+
+    PostgreSQL cannot store or compare NUL, so an address with one can name nothing; refusing it here spares every
+    look-up its own check.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        error = self._error(request)
+        return self.get_response(request) if error is None else problem_response(error)
+
+    def _error(self, request: HttpRequest) -> ProblemError | None:
+        if "\x00" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
+            return MalformedRequest()
+        if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
+            "CONTENT_LENGTH"
+        ):
+            # WSGI leaves such a body unread, so it would look empty.
+            return LengthRequired()
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        if limit is not None and _length(request) > limit:
+            _read_away(request, _length(request))
+            return BodyTooLarge(f"The body is larger than {limit} bytes.")
+        return None
+
+
+def _length(request: HttpRequest) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
+
+
+def _read_away(request: HttpRequest, length: int) -> None:
+    """Read what the client is sending, up to a bound.
+
+    Closing a connection with unread bytes resets it, and most clients then report the reset instead of the answer.
+    """
+    left = min(length, READ_AWAY_AT_MOST)
+    while left > 0:
+        chunk = request.read(min(_CHUNK, left))
+        if not chunk:
+            return
+        left -= len(chunk)

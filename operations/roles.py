@@ -1,0 +1,65 @@
+"""The shipped roles: groups that say what a member of staff may see and do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.apps import AppConfig
+from django.contrib.auth.models import Group, Permission
+from django.db import DEFAULT_DB_ALIAS
+
+from operations.scopes import Scope, permission_codename
+
+VIEWER: Final = "viewer"
+OPERATOR: Final = "operator"
+ADMIN: Final = "admin"
+ROLES: Final = (VIEWER, OPERATOR, ADMIN)
+
+OWN_APPS: Final = frozenset({"customers", "projections", "outbox", "operations", "dbresilience"})
+ACCESS_APPS: Final = frozenset({"auth", "django_celery_beat"})
+"""Who may log in, and what runs when: for admins alone."""
+
+_VIEWER_SCOPES: Final = {permission_codename(scope) for scope in (Scope.CUSTOMERS_READ, Scope.OPERATIONS_READ)}
+_SCOPES: Final = {permission_codename(scope) for scope in Scope}
+
+
+def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
+    """Give the shipped roles their permissions on the app just migrated; a receiver of ``post_migrate``.
+
+    Permissions exist only after their app's migrations ran, so a migration of ours could not name them. What is missing
+    is added, nothing is taken away: a role that somebody widened stays wide. The rule is by app and action, so a new
+    model or a new action of an app needs no line here:
+
+    * viewer: view everything of ours; the reading scopes.
+    * operator: also every other right on our apps, save on keys and audit; all scopes but ``metrics:read``.
+    * admin: everything, people, keys and schedules included.
+    """
+    if sender.label not in OWN_APPS | ACCESS_APPS:
+        return
+    groups = {name: Group.objects.using(using).get_or_create(name=name)[0] for name in ROLES}
+    permissions = list(Permission.objects.using(using).filter(content_type__app_label=sender.label))
+    through = Group.permissions.through
+    rows = [
+        through(group_id=groups[role].pk, permission_id=permission.pk)
+        for permission in permissions
+        for role in _roles_with(sender.label, permission.codename)
+    ]
+    # The table's unique constraint decides: two deployments that migrate at once both pass.
+    through._default_manager.using(using).bulk_create(rows, ignore_conflicts=True)
+
+
+def _roles_with(app: str, codename: str) -> Iterator[str]:
+    yield ADMIN
+    if app in ACCESS_APPS:
+        return
+    if codename in _SCOPES:
+        if codename in _VIEWER_SCOPES:
+            yield VIEWER
+        if codename != permission_codename(Scope.METRICS_READ):
+            yield OPERATOR
+    elif codename.startswith("view_"):
+        yield VIEWER
+        yield OPERATOR
+    elif app != "operations":
+        yield OPERATOR

@@ -1,0 +1,16 @@
+"""What runs when: the one table of periodic tasks, which ``celery beat`` copies into the database.
+
+Every task here is safe to run twice or not at all once: it takes what is due from rows and leaves the rest. So each
+entry expires after its period: while no worker runs, no backlog of identical tasks piles up behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1.0)}}
+
+
+BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {}

@@ -1,0 +1,57 @@
+"""``/metrics``: what Prometheus reads, with a token."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from operations.authentication import ApiKeyAuthentication, KeyHolder, StaffSessionAuthentication
+from operations.metrics import metrics_page
+from operations.models import ApiKey
+from operations.scopes import Scope
+
+
+class MetricsTokenAuthentication(BaseAuthentication):
+    """``Authorization: Bearer <METRICS_TOKEN>``: needs no database, so that an outage of it can be measured."""
+
+    def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:  # type: ignore[override]
+        expected: str = settings.METRICS_TOKEN
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        if not expected or not hmac.compare_digest(given.encode(), expected.encode()):
+            return None
+        key = ApiKey(name="metrics", prefix="metrics", scopes=[Scope.METRICS_READ.value])
+        return KeyHolder(key), key
+
+
+class _AnyFormat(BaseContentNegotiation):
+    """Prometheus asks for formats of its own; the page has one."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class MetricsView(APIView):
+    """All metrics, for Prometheus."""
+
+    authentication_classes = (MetricsTokenAuthentication, ApiKeyAuthentication, StaffSessionAuthentication)
+    content_negotiation_class = _AnyFormat
+    throttle_classes = ()
+    required_scopes = {"read": Scope.METRICS_READ.value}
+    schema = None
+
+    def get_authenticate_header(self, request: Request) -> str:
+        return ApiKeyAuthentication().authenticate_header(request)
+
+    def get(self, request: Request) -> HttpResponse:
+        page, content_type = metrics_page()
+        return HttpResponse(page, content_type=content_type)
