@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path, re_path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
 from zenskar import health, metrics, openapi
@@ -20,7 +20,9 @@ probes: list[URLPattern | URLResolver] = [
 ]
 
 # Each app's addresses; those under admin/ that answer JSON stand before the console's.
-apps: list[URLPattern | URLResolver] = []
+apps: list[URLPattern | URLResolver] = [
+    path("", include("customers.urls")),
+]
 
 urlpatterns: list[URLPattern | URLResolver] = [
     *probes,

@@ -1,0 +1,132 @@
+"""Which customers a list holds."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import django_filters
+from django import forms
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db.models import Exists, OuterRef, Value
+from django.db.models.functions import Lower
+from django.db.models.lookups import GreaterThanOrEqual, LessThan
+from django.http import QueryDict
+
+from customers.api.pages import ORDERINGS, SIZE, SIZE_LARGEST
+from customers.errors import InvalidQuery
+from customers.models import Customer, SyncState
+from customers.models.customer import CustomerQuerySet, name_key
+from operations.errors import FieldError
+
+_LAST_CHARACTER: Final = "\U0010ffff"
+
+
+def _integrations() -> list[tuple[str, str]]:
+    return [(name, name) for name in settings.INTEGRATIONS]
+
+
+class CustomerListQuery(forms.Form):
+    """Parameters of the list that are no filters."""
+
+    ordering = forms.ChoiceField(choices=[(name, name) for name in ORDERINGS], required=False)
+    page_size = forms.IntegerField(min_value=1, max_value=SIZE_LARGEST, required=False)
+    cursor = forms.CharField(required=False, strip=False)
+    include_deleted = forms.ChoiceField(choices=[("true", "true"), ("false", "false")], required=False)
+
+
+class CustomerFilter(django_filters.FilterSet):
+    """Filters of the list; each is answered by an index (see ``Customer.Meta`` and ``SyncState.Meta``)."""
+
+    email = django_filters.CharFilter(method="with_email", max_length=512)
+    name = django_filters.CharFilter(method="with_name", max_length=256)
+    created_after = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
+    created_before = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+    updated_after = django_filters.IsoDateTimeFilter(field_name="updated_at", lookup_expr="gte")
+    updated_before = django_filters.IsoDateTimeFilter(field_name="updated_at", lookup_expr="lt")
+    sync_status = django_filters.ChoiceFilter(choices=SyncState.Status.choices, method="with_state")
+    integration = django_filters.ChoiceFilter(choices=_integrations, method="with_state")
+
+    class Meta:
+        model = Customer
+        fields: list[str] = []
+
+    def with_email(self, queryset: CustomerQuerySet, name: str, value: str) -> CustomerQuerySet:
+        return queryset.with_email(value)
+
+    def with_name(self, queryset: CustomerQuerySet, name: str, value: str) -> CustomerQuerySet:
+        # A range in the order of bytes instead of LIKE: no wildcards in what people type, and an index serves it.
+        prefix = unicodedata.normalize("NFC", value)
+        low, high = Lower(Value(prefix)), Lower(Value(prefix + _LAST_CHARACTER))
+        return queryset.filter(GreaterThanOrEqual(name_key(), low), LessThan(name_key(), high))
+
+    def with_state(self, queryset: CustomerQuerySet, name: str, value: str) -> CustomerQuerySet:
+        # Called for each of the two parameters; together they speak of one state: this status with this integration.
+        given = self.form.cleaned_data
+        if name == "integration" and given["sync_status"]:
+            return queryset
+        wanted = {"status": given["sync_status"], "integration": given["integration"]}
+        states = SyncState.objects.filter(customer=OuterRef("pk"), **{key: is_ for key, is_ in wanted.items() if is_})
+        return queryset.filter(Exists(states))
+
+
+PARAMETERS: Final = frozenset(CustomerFilter.base_filters) | frozenset(CustomerListQuery.base_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerQuery:
+    """What a request for the list asks for."""
+
+    customers: CustomerQuerySet
+    ordering: str
+    page_size: int
+    cursor: str | None
+
+
+def customer_query(parameters: QueryDict, *, may_see_deleted: Callable[[], None]) -> CustomerQuery:
+    """The list that the parameters of an address ask for.
+
+    Args:
+        parameters: of the address; each at most once, and none that is not known.
+        may_see_deleted: called when deleted customers are asked for; raises when the caller may not see them.
+
+    Raises:
+        InvalidQuery: with every parameter that is not valid.
+    """
+    form = CustomerListQuery(parameters)
+    filters = CustomerFilter(parameters, queryset=Customer.objects.all())
+    errors = [
+        FieldError(code="unknown_parameter", detail="There is no such parameter.", parameter=name[:100])
+        for name in parameters
+        if name not in PARAMETERS
+    ]
+    errors += [
+        FieldError(code="repeated_parameter", detail="This may be given once.", parameter=name)
+        for name, given in parameters.lists()
+        if name in PARAMETERS and len(given) > 1
+    ]
+    for checked in (form, filters.form):
+        for name, found in checked.errors.as_data().items():
+            errors += [_error(name, error) for error in found]
+    if errors:
+        raise InvalidQuery(errors)
+
+    customers = filters.qs
+    if form.cleaned_data["include_deleted"] == "true":
+        may_see_deleted()
+    else:
+        customers = customers.active()
+    return CustomerQuery(
+        customers=customers,
+        ordering=form.cleaned_data["ordering"] or ORDERINGS[0],
+        page_size=form.cleaned_data["page_size"] or SIZE,
+        cursor=form.cleaned_data["cursor"] or None,
+    )
+
+
+def _error(name: str, error: ValidationError) -> FieldError:
+    # Django's messages quote at most the value that the caller sent.
+    return FieldError(code="invalid_value", detail=" ".join(error.messages), parameter=name)

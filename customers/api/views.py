@@ -1,0 +1,136 @@
+"""Customers over HTTP."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+from uuid import UUID
+
+from rest_framework import status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from customers.api import descriptions
+from customers.api.etags import etag, is_unchanged, versions_of_if_match
+from customers.api.filters import customer_query
+from customers.api.pages import page_of
+from customers.api.serializers import (
+    CustomerChange,
+    CustomerCreate,
+    CustomerInput,
+    CustomerReplace,
+    customer_representation,
+)
+from customers.errors import CustomerDeleted, CustomerNotFound
+from customers.models import Customer
+from customers.services import customer_create, customer_delete, customer_update
+from operations.errors import ScopeMissing
+from operations.permissions import scopes_of
+from operations.scopes import Scope
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
+
+
+class CustomerView(APIView):
+    """Base of the views of customers."""
+
+    required_scopes = {"read": Scope.CUSTOMERS_READ, "write": Scope.CUSTOMERS_WRITE}
+
+
+@descriptions.customers
+class CustomerListView(CustomerView):
+    """All customers."""
+
+    def get(self, request: Request) -> Response:
+        def may_see_deleted() -> None:
+            if Scope.OPERATIONS_READ not in scopes_of(request):
+                raise ScopeMissing(f"Deleted customers need the scope {Scope.OPERATIONS_READ}.")
+
+        query = customer_query(request.query_params, may_see_deleted=may_see_deleted)
+        page = page_of(
+            query.customers.prefetch_related("sync_states"),
+            ordering=query.ordering,
+            cursor=query.cursor,
+            size=query.page_size,
+        )
+        return Response(
+            {
+                "next": _link(request, page.next),
+                "previous": _link(request, page.previous),
+                "results": [customer_representation(customer) for customer in page.customers],
+            },
+            headers=_UNCACHED,
+        )
+
+    def post(self, request: Request) -> Response:
+        values = _validated(CustomerCreate(data=request.data))
+        customer = customer_create(**values, origin="api")
+        place = request.build_absolute_uri(f"{request.path.removesuffix('/')}/{customer.pk}/")
+        return _answer(customer, status=status.HTTP_201_CREATED, headers={"Location": place})
+
+
+@descriptions.customer
+class CustomerDetailView(CustomerView):
+    """One customer."""
+
+    def get(self, request: Request, customer_id: str) -> Response:
+        customer = Customer.objects.prefetch_related("sync_states").filter(pk=_id_of(customer_id)).first()
+        if customer is None:
+            raise CustomerNotFound
+        if customer.deleted_at is not None:
+            raise CustomerDeleted
+        answer = _answer(customer)
+        if is_unchanged(request.headers.get("If-None-Match"), answer["ETag"]):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **_UNCACHED})
+        return answer
+
+    def put(self, request: Request, customer_id: str) -> Response:
+        return self._update(request, customer_id, CustomerReplace(data=request.data))
+
+    def patch(self, request: Request, customer_id: str) -> Response:
+        return self._update(request, customer_id, CustomerChange(data=request.data))
+
+    def delete(self, request: Request, customer_id: str) -> Response:
+        versions = versions_of_if_match(request.headers.get("If-Match"))
+        customer_delete(customer_id=_id_of(customer_id), if_version=versions, origin="api")
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def _update(self, request: Request, customer_id: str, serializer: CustomerInput) -> Response:
+        customer = customer_update(
+            customer_id=_id_of(customer_id),
+            changes=_validated(serializer),
+            if_version=versions_of_if_match(request.headers.get("If-Match")),
+            origin="api",
+        )
+        return _answer(customer)
+
+
+# What integrations say about a customer changes without a request, so every use of a kept answer asks first.
+_UNCACHED: Final = {"Cache-Control": "private, no-cache"}
+
+
+def _validated(serializer: CustomerInput) -> dict[str, Any]:
+    serializer.is_valid(raise_exception=True)
+    values: dict[str, Any] = serializer.validated_data
+    return values
+
+
+def _id_of(text: str) -> UUID:
+    if not _UUID.match(text):
+        raise CustomerNotFound
+    return UUID(text)
+
+
+def _answer(customer: Customer, *, status: int = status.HTTP_200_OK, headers: dict[str, str] | None = None) -> Response:
+    body = customer_representation(customer)
+    tag = etag(customer.version, body["integrations"])
+    return Response(body, status=status, headers={"ETag": tag, **_UNCACHED, **(headers or {})})
+
+
+def _link(request: Request, cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    parameters = request.query_params.copy()
+    parameters["cursor"] = cursor
+    return request.build_absolute_uri(f"{request.path}?{parameters.urlencode()}")

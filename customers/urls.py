@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from django.urls import URLPattern, path
+
+from customers.api.views import CustomerDetailView, CustomerListView
+
+
+def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
+    """Each address with and without its trailing slash; one form of each is in the API's description."""
+    hidden = {"schema": None}
+    shown = {} if described else hidden
+    one = f"{prefix}/<str:customer_id>"
+    name = "" if described else "-unversioned"
+    return [
+        path(f"{prefix}/", CustomerListView.as_view(**shown), name=f"customers{name}"),
+        path(prefix, CustomerListView.as_view(**hidden)),
+        path(f"{one}/", CustomerDetailView.as_view(**shown), name=f"customer{name}"),
+        path(one, CustomerDetailView.as_view(**hidden)),
+    ]
+
+
+urlpatterns = [*_paths("api/v1/customers", described=True), *_paths("customers", described=False)]
