@@ -7,10 +7,6 @@ it shows that things work; that nothing is lost is shown with a real broker (``k
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-
 from confluent_kafka import Producer
 
 
@@ -33,20 +29,3 @@ class KafkaMock:
 
     def stop(self) -> None:
         self._producer = None
-
-
-def main() -> None:
-    """Serve a mock cluster until SIGINT or SIGTERM; the first line printed is its bootstrap servers."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    mock = KafkaMock()
-    mock.start()
-    print(mock.bootstrap_servers, flush=True)
-    stopped.wait()
-    mock.stop()
-    sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

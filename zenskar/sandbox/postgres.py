@@ -102,11 +102,13 @@ class Postgres:
         data: the data folder; made when missing. As root it must be reachable by ``nobody``.
         port: TCP port on 127.0.0.1.
         durable: False switches fsync off, for tests that do not kill the server.
+        log_file: where the server's log goes; beside the data folder by default.
     """
 
     data: Path
     port: int
     durable: bool = True
+    log_file: Path | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -115,7 +117,7 @@ class Postgres:
 
     @property
     def log(self) -> Path:
-        return self.data.with_name(self.data.name + ".log")
+        return self.log_file or self.data.with_name(self.data.name + ".log")
 
     @property
     def _maintenance_url(self) -> str:
@@ -159,7 +161,7 @@ class Postgres:
         staging.mkdir(mode=0o700)
         identity = processes.unprivileged()
         if identity:
-            os.chown(staging, int(str(identity["user"])), int(str(identity["group"])))
+            os.chown(staging, identity["user"], identity["group"])
         command = [bindir / "initdb", "-D", staging, "-U", "zenskar", "-A", "trust", "-E", "UTF8", "--locale=C"]
         answer = subprocess.run(
             [*map(str, command), "--no-sync"], capture_output=True, text=True, check=False, cwd="/", **identity

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 REAPER = Path(__file__).with_name("reaper.py")
 
@@ -52,7 +53,7 @@ def start(
         stop_signal: what the reaper sends first.
     """
     identity = unprivileged() if as_nobody else {}
-    with log.open("ab") as output:
+    with log.open("ab") as output, _uninterrupted:
         process = subprocess.Popen(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -63,7 +64,7 @@ def start(
             start_new_session=True,
             **identity,
         )
-    _reaper.tell(f"watch {process.pid} {int(stop_signal)}")
+        _reaper.tell(f"watch {process.pid} {int(stop_signal)}")
     return process
 
 
@@ -82,6 +83,16 @@ def stop(process: subprocess.Popen[bytes], *, with_signal: int = signal.SIGTERM,
     status = process.wait()
     _reaper.tell(f"forget {process.pid}")
     return status
+
+
+def stop_together(running: Sequence[subprocess.Popen[bytes]], *, grace: float = 10.0) -> None:
+    """SIGTERM to all of them at once, then wait for each; none has more than ``grace`` seconds."""
+    for process in running:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    for process in running:
+        stop(process, with_signal=0, grace=max(0.0, deadline - time.monotonic()))
 
 
 def remove_afterwards(folder: Path) -> None:
@@ -116,12 +127,40 @@ def last_lines(log: Path, count: int = 15) -> str:
     return "\n".join(f"  {line}" for line in lines[-count:]) or "  (empty log)"
 
 
-def unprivileged() -> dict[str, object]:
+def unprivileged() -> dict[str, Any]:
     """Arguments for ``subprocess`` that run a command as ``nobody`` when we are root, else none."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def interrupt(exception: BaseException) -> None:
+    """Raise from a signal handler; while a process is being started, only once the reaper knows of it.
+
+    Between the fork and that word the process would be nobody's: what is raised there loses it for good.
+    """
+    _uninterrupted.raise_or_keep(exception)
+
+
+class _Uninterrupted:
+    def __init__(self) -> None:
+        self._inside = False
+        self._kept: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self._inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self._inside = False
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            raise kept
+
+    def raise_or_keep(self, exception: BaseException) -> None:
+        if not self._inside:
+            raise exception
+        self._kept = exception
 
 
 class _Reaper:
@@ -151,3 +190,4 @@ class _Reaper:
 
 
 _reaper = _Reaper()
+_uninterrupted = _Uninterrupted()

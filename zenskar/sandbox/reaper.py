@@ -26,8 +26,8 @@ def main() -> None:
     for line in sys.stdin:
         word, _, rest = line.rstrip("\n").partition(" ")
         if word == "watch":
-            group, number = rest.split()
-            groups[int(group)] = int(number)
+            group, ending = rest.split()
+            groups[int(group)] = int(ending)
         elif word == "forget":
             groups.pop(int(rest), None)
         elif word == "remove":

@@ -1,0 +1,142 @@
+"""Shows the main job once, over HTTP and the Kafka protocol alone, as a client, Stripe and a consumer see it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+
+from zenskar.sandbox.folder import Endpoints
+
+T = TypeVar("T")
+
+PATIENCE = 20.0
+"""Seconds after which a step that did not happen is reported instead of waited for."""
+
+
+class DemoFailed(Exception):
+    """A step of the demonstration did not happen; the message says which and what was seen last."""
+
+
+def demo_run(endpoints: Endpoints, *, topic: str) -> str:
+    """Create a customer here, see it in Stripe and Kafka; change it in Stripe, and see the change here.
+
+    Args:
+        endpoints: where everything listens, and the keys.
+        topic: the whole name of the customers' topic.
+
+    Returns:
+        one line with what happened and how long each step took.
+
+    Raises:
+        DemoFailed: a step did not happen within its time.
+    """
+    web, stripe = _Here(endpoints), _Stripe(endpoints)
+    consumer = _consumer(endpoints["kafka_bootstrap_servers"], topic)
+    try:
+        email = f"ada.{secrets.token_hex(4)}@example.com"
+        begun = time.monotonic()
+        customer = web.create({"name": "Ada Lovelace", "email": email, "metadata": {"made_by": "make run"}})
+        remote, in_stripe = _timed(begun, "the customer in Stripe", lambda: stripe.find(email))
+        message, in_kafka = _timed(begun, "its event in Kafka", lambda: _record(consumer, str(customer["id"])))
+    finally:
+        consumer.close()
+
+    phone = f"+49 30 {secrets.randbelow(900000) + 100000}"
+    begun = time.monotonic()
+    stripe.change(str(remote["id"]), {"phone": phone})
+    _, here = _timed(begun, "the change of Stripe here", lambda: web.read(str(customer["id"])).get("phone") == phone)
+    kafka = f"{message.topic()}[{message.partition()}]@{message.offset()}"
+    return (
+        f"customer → Stripe {remote['id']} in {in_stripe:.1f} s → Kafka {kafka} in {in_kafka:.1f} s "
+        f"→ changed in Stripe → here in {here:.1f} s"
+    )
+
+
+class _Here:
+    """Our own API, as a client with the key sees it."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._base = endpoints["web"].rstrip("/") + "/api/v1/customers/"
+        self._headers = {"Authorization": endpoints["authorization"], "Content-Type": "application/json"}
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        return _call("POST", self._base, self._headers, json.dumps(body).encode())
+
+    def read(self, customer_id: str) -> dict[str, Any]:
+        return _call("GET", self._base + customer_id, self._headers)
+
+
+class _Stripe:
+    """Stripe's API, as Stripe's own dashboard would use it."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._base = endpoints["stripe_api_base"].rstrip("/") + "/v1/customers"
+        credentials = base64.b64encode(f"{endpoints['stripe_api_key']}:".encode()).decode()
+        self._headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/x-www-form-urlencoded"}
+
+    def find(self, email: str) -> dict[str, Any] | None:
+        found = _call("GET", f"{self._base}?{urllib.parse.urlencode({'email': email})}", self._headers)["data"]
+        return found[0] if found else None
+
+    def change(self, remote_id: str, fields: dict[str, str]) -> None:
+        _call("POST", f"{self._base}/{remote_id}", self._headers, urllib.parse.urlencode(fields).encode())
+
+
+def _call(method: str, url: str, headers: dict[str, str], body: bytes | None = None) -> dict[str, Any]:
+    request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310 - our own addresses
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            document: dict[str, Any] = json.load(response)
+            return document
+    except urllib.error.HTTPError as exc:
+        raise DemoFailed(f"{method} {url} answered {exc.code}: {exc.read().decode(errors='replace')[:500]}") from exc
+    except OSError as exc:
+        raise DemoFailed(f"{method} {url}: {exc}") from exc
+
+
+def _timed(begun: float, what: str, look: Callable[[], T | None]) -> tuple[T, float]:
+    """Look again and again until there is something; with the seconds since ``begun``."""
+    while True:
+        seen = look()
+        if seen:
+            return seen, time.monotonic() - begun
+        if time.monotonic() - begun > PATIENCE:
+            raise DemoFailed(f"{what} was not seen within {PATIENCE:.0f} s")
+        time.sleep(0.02)
+
+
+def _consumer(servers: str, topic: str) -> Consumer:
+    """A consumer that stands at the end of every partition of the topic, which it brings into being if need be."""
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "zenskar-demo", "log_level": 0})
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+        if metadata.error is None and metadata.partitions:
+            break
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"Kafka has no topic {topic}: {metadata.error}")
+        time.sleep(0.1)
+    ends = []
+    for partition in metadata.partitions:
+        end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        ends.append(TopicPartition(topic, partition, OFFSET_END if end is None else end[1]))
+    consumer.assign(ends)
+    return consumer
+
+
+def _record(consumer: Consumer, key: str) -> Message | None:
+    message = consumer.poll(0.02)
+    if message is None:
+        return None
+    if message.error() is not None:
+        raise DemoFailed(str(KafkaException(message.error())))
+    return message if (message.key() or b"").decode() == key else None
