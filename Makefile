@@ -29,7 +29,7 @@ chaos: venv-dev kafka ## The slow proofs under fault injection, against a real b
 	@TEST_KAFKA_BOOTSTRAP_SERVERS="$(KAFKA_BOOTSTRAP_SERVERS)" $(BIN)/python -m pytest -m chaos --timeout 900
 
 lint: venv-dev ## ruff, mypy, import-linter, complete migrations, deployment checks
-	@$(BIN)/python -m zenskar.sandbox.lint
+	@$(BIN)/python -m tests.lint
 
 format: venv-dev ## Let ruff format and fix what it can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -90,7 +90,7 @@ class Supervisor:
             "ALLOWED_HOSTS": "127.0.0.1,localhost,[::1]",
             "CSRF_TRUSTED_ORIGINS": web,
             "HTTPS": "false",
-            "LOG_FORMAT": "lines",
+            "LOG_FORMAT": "console",
             "PYTHONUNBUFFERED": "1",
         }
         return {**defaults, **os.environ, **addresses}
