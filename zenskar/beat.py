@@ -13,4 +13,7 @@ def _every(seconds: float, task: str) -> dict[str, Any]:
     return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1.0)}}
 
 
-BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {}
+BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
+    "webhooks": _every(1, "customers.tasks.webhooks_process"),
+    "sync": _every(1, "customers.tasks.sync_due"),
+}

@@ -85,6 +85,8 @@ APPEND_SLASH = False
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # Before the apps' own folders, so that the console's pages win over the admin's.
+        "DIRS": [BASE_DIR / "operations" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -210,9 +212,12 @@ CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
 # -- The log and its subscribers ---------------------------------------------------------------------------
-OUTBOX_SUBSCRIBERS: list[str] = []
-OUTBOX_RELAY_COMPANIONS: list[str] = []
-INTEGRATIONS: dict[str, str] = {}
+OUTBOX_SUBSCRIBERS: list[str] = ["customers.sync.pokes.SyncPokes"]
+OUTBOX_RELAY_COMPANIONS: list[str] = [
+    "customers.sync.webhooks.webhooks_process_once",
+    "customers.sync.runner.sync_due_once",
+]
+INTEGRATIONS: dict[str, str] = {"stripe": "customers.stripe.integration.StripeIntegration"}
 
 # -- The API -----------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {

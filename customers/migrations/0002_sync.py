@@ -7,196 +7,410 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('customers', '0001_customer'),
+        ("customers", "0001_customer"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='SyncAccount',
+            name="SyncAccount",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('integration', models.CharField(max_length=32)),
-                ('account', models.CharField(blank=True, help_text='empty: the account of the key itself', max_length=64)),
-                ('livemode', models.BooleanField()),
-                ('tokens', models.FloatField(default=0, help_text='calls that may start at once, as of refilled_at')),
-                ('refilled_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('closed_until', models.DateTimeField(blank=True, help_text='no call starts before', null=True)),
-                ('failures', models.PositiveIntegerField(default=0, help_text='calls in a row that got no answer')),
-                ('error', models.TextField(blank=True, help_text='why it was closed last')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("integration", models.CharField(max_length=32)),
+                (
+                    "account",
+                    models.CharField(blank=True, help_text="empty: the account of the key itself", max_length=64),
+                ),
+                ("livemode", models.BooleanField()),
+                ("tokens", models.FloatField(default=0, help_text="calls that may start at once, as of refilled_at")),
+                ("refilled_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("closed_until", models.DateTimeField(blank=True, help_text="no call starts before", null=True)),
+                ("failures", models.PositiveIntegerField(default=0, help_text="calls in a row that got no answer")),
+                ("error", models.TextField(blank=True, help_text="why it was closed last")),
             ],
             options={
-                'verbose_name': 'account',
-                'constraints': [models.UniqueConstraint(fields=('integration', 'account', 'livemode'), name='customers_syncaccount_uniq')],
+                "verbose_name": "account",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("integration", "account", "livemode"), name="customers_syncaccount_uniq"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='SyncState',
+            name="SyncState",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('integration', models.CharField(max_length=32)),
-                ('account', models.CharField(blank=True, max_length=64)),
-                ('livemode', models.BooleanField()),
-                ('remote_id', models.CharField(blank=True, max_length=255, null=True)),
-                ('status', models.CharField(choices=[('pending', 'Pending'), ('in_sync', 'In Sync'), ('retrying', 'Retrying'), ('conflict', 'Conflict'), ('failed', 'Failed'), ('orphaned', 'Orphaned'), ('deleted', 'Deleted')], db_default='pending', default='pending', max_length=16)),
-                ('base', models.JSONField(blank=True, help_text='fields that both sides agreed on last; null: never', null=True)),
-                ('base_hash', models.CharField(blank=True, db_default='', help_text='SHA-256 of base', max_length=64)),
-                ('dirty_at', models.DateTimeField(blank=True, null=True)),
-                ('poke_count', models.BigIntegerField(db_default=0, default=0)),
-                ('priority', models.SmallIntegerField(choices=[(0, 'Interactive'), (1, 'Webhook'), (2, 'Bulk')], db_default=0, default=0)),
-                ('next_attempt_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text='not looked at before; under a lease, its end')),
-                ('attempts', models.PositiveIntegerField(db_default=0, default=0, help_text='failures in a row')),
-                ('lease_owner', models.CharField(blank=True, db_default='', max_length=128)),
-                ('lease_token', models.BigIntegerField(db_default=0, default=0)),
-                ('lease_until', models.DateTimeField(blank=True, null=True)),
-                ('last_error_class', models.CharField(blank=True, db_default='', max_length=32)),
-                ('last_error_code', models.CharField(blank=True, db_default='', max_length=64)),
-                ('last_error_message', models.TextField(blank=True, db_default='')),
-                ('last_success_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('updated_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('customer', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='sync_states', to='customers.customer')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("integration", models.CharField(max_length=32)),
+                ("account", models.CharField(blank=True, max_length=64)),
+                ("livemode", models.BooleanField()),
+                ("remote_id", models.CharField(blank=True, max_length=255, null=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("in_sync", "In Sync"),
+                            ("retrying", "Retrying"),
+                            ("conflict", "Conflict"),
+                            ("failed", "Failed"),
+                            ("orphaned", "Orphaned"),
+                            ("deleted", "Deleted"),
+                        ],
+                        db_default="pending",
+                        default="pending",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "base",
+                    models.JSONField(
+                        blank=True, help_text="fields that both sides agreed on last; null: never", null=True
+                    ),
+                ),
+                ("base_hash", models.CharField(blank=True, db_default="", help_text="SHA-256 of base", max_length=64)),
+                ("dirty_at", models.DateTimeField(blank=True, null=True)),
+                ("poke_count", models.BigIntegerField(db_default=0, default=0)),
+                (
+                    "priority",
+                    models.SmallIntegerField(
+                        choices=[(0, "Interactive"), (1, "Webhook"), (2, "Bulk")], db_default=0, default=0
+                    ),
+                ),
+                (
+                    "next_attempt_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        help_text="not looked at before; under a lease, its end",
+                    ),
+                ),
+                ("attempts", models.PositiveIntegerField(db_default=0, default=0, help_text="failures in a row")),
+                ("lease_owner", models.CharField(blank=True, db_default="", max_length=128)),
+                ("lease_token", models.BigIntegerField(db_default=0, default=0)),
+                ("lease_until", models.DateTimeField(blank=True, null=True)),
+                ("last_error_class", models.CharField(blank=True, db_default="", max_length=32)),
+                ("last_error_code", models.CharField(blank=True, db_default="", max_length=64)),
+                ("last_error_message", models.TextField(blank=True, db_default="")),
+                ("last_success_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("updated_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="sync_states",
+                        to="customers.customer",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'sync state',
-                'permissions': [('look_again_syncstate', 'Can have sync states looked at again')],
+                "verbose_name": "sync state",
+                "permissions": [("look_again_syncstate", "Can have sync states looked at again")],
             },
         ),
         migrations.CreateModel(
-            name='SyncRequest',
+            name="SyncRequest",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('uid', models.UUIDField(default=uuid_utils.compat.uuid7)),
-                ('generation', models.PositiveSmallIntegerField(default=1)),
-                ('method', models.CharField(choices=[('create', 'Create'), ('update', 'Update'), ('delete', 'Delete')], max_length=8)),
-                ('body', models.JSONField(blank=True, default=dict, help_text='parameters exactly as they are sent')),
-                ('fields', models.JSONField(blank=True, default=dict, help_text='fields that the base takes over on success')),
-                ('first_sent_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), help_text="clock of the database; the key's age")),
-                ('last_sent_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('sends', models.PositiveIntegerField(default=1)),
-                ('resolved_at', models.DateTimeField(blank=True, null=True)),
-                ('outcome', models.CharField(blank=True, choices=[('', 'in flight'), ('succeeded', 'Succeeded'), ('adopted', 'found by look-up'), ('refused', 'Refused'), ('abandoned', 'looked up, had not happened')], default='', max_length=16)),
-                ('error_code', models.CharField(blank=True, default='', max_length=64)),
-                ('error_message', models.TextField(blank=True, default='')),
-                ('state', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='requests', to='customers.syncstate')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uid", models.UUIDField(default=uuid_utils.compat.uuid7)),
+                ("generation", models.PositiveSmallIntegerField(default=1)),
+                (
+                    "method",
+                    models.CharField(
+                        choices=[("create", "Create"), ("update", "Update"), ("delete", "Delete")], max_length=8
+                    ),
+                ),
+                ("body", models.JSONField(blank=True, default=dict, help_text="parameters exactly as they are sent")),
+                (
+                    "fields",
+                    models.JSONField(blank=True, default=dict, help_text="fields that the base takes over on success"),
+                ),
+                (
+                    "first_sent_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        help_text="clock of the database; the key's age",
+                    ),
+                ),
+                ("last_sent_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("sends", models.PositiveIntegerField(default=1)),
+                ("resolved_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "outcome",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "in flight"),
+                            ("succeeded", "Succeeded"),
+                            ("adopted", "found by look-up"),
+                            ("refused", "Refused"),
+                            ("abandoned", "looked up, had not happened"),
+                        ],
+                        default="",
+                        max_length=16,
+                    ),
+                ),
+                ("error_code", models.CharField(blank=True, default="", max_length=64)),
+                ("error_message", models.TextField(blank=True, default="")),
+                (
+                    "state",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="requests", to="customers.syncstate"
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'sync request',
+                "verbose_name": "sync request",
             },
         ),
         migrations.CreateModel(
-            name='Conflict',
+            name="Conflict",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('field', 'both sides changed a field'), ('email_taken', 'another customer has this e-mail'), ('refused_here', 'the catalogue cannot hold the remote value'), ('same_email', 'an unlinked remote record has this e-mail'), ('several', "several remote records carry this customer's id"), ('delete_refused', 'the remote record has something live'), ('remote_deleted', 'deleted remotely only'), ('remote_missing', 'the integration does not know the remote id'), ('linked_elsewhere', 'the remote record belongs to another customer')], max_length=16)),
-                ('field', models.CharField(blank=True, help_text='as in the base; metadata as metadata.<key>', max_length=255)),
-                ('base', models.JSONField(blank=True, null=True)),
-                ('ours', models.JSONField(blank=True, null=True)),
-                ('theirs', models.JSONField(blank=True, null=True)),
-                ('detail', models.TextField(blank=True)),
-                ('status', models.CharField(choices=[('open', 'Open'), ('resolved', 'Resolved')], default='open', max_length=16)),
-                ('resolution', models.CharField(blank=True, help_text='how it ended: by whom or by which rule', max_length=64)),
-                ('opened_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('resolved_at', models.DateTimeField(blank=True, null=True)),
-                ('state', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='conflicts', to='customers.syncstate')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("field", "both sides changed a field"),
+                            ("email_taken", "another customer has this e-mail"),
+                            ("refused_here", "the catalogue cannot hold the remote value"),
+                            ("same_email", "an unlinked remote record has this e-mail"),
+                            ("several", "several remote records carry this customer's id"),
+                            ("delete_refused", "the remote record has something live"),
+                            ("remote_deleted", "deleted remotely only"),
+                            ("remote_missing", "the integration does not know the remote id"),
+                            ("linked_elsewhere", "the remote record belongs to another customer"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "field",
+                    models.CharField(
+                        blank=True, help_text="as in the base; metadata as metadata.<key>", max_length=255
+                    ),
+                ),
+                ("base", models.JSONField(blank=True, null=True)),
+                ("ours", models.JSONField(blank=True, null=True)),
+                ("theirs", models.JSONField(blank=True, null=True)),
+                ("detail", models.TextField(blank=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("open", "Open"), ("resolved", "Resolved")], default="open", max_length=16
+                    ),
+                ),
+                (
+                    "resolution",
+                    models.CharField(blank=True, help_text="how it ended: by whom or by which rule", max_length=64),
+                ),
+                ("opened_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("resolved_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "state",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="conflicts", to="customers.syncstate"
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'conflict',
+                "verbose_name": "conflict",
             },
         ),
         migrations.CreateModel(
-            name='Webhook',
+            name="Webhook",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('integration', models.CharField(max_length=32)),
-                ('event_id', models.CharField(max_length=255)),
-                ('type', models.CharField(max_length=128)),
-                ('account', models.CharField(blank=True, max_length=64)),
-                ('livemode', models.BooleanField()),
-                ('remote_id', models.CharField(blank=True, help_text='what it is about', max_length=255)),
-                ('payload', models.JSONField()),
-                ('received_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('processed_at', models.DateTimeField(blank=True, null=True)),
-                ('outcome', models.CharField(choices=[('pending', 'Pending'), ('poked', 'had a sync state looked at'), ('ignored', 'Ignored')], default='pending', max_length=16)),
-                ('reason', models.CharField(blank=True, help_text='why it was ignored', max_length=255)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("integration", models.CharField(max_length=32)),
+                ("event_id", models.CharField(max_length=255)),
+                ("type", models.CharField(max_length=128)),
+                ("account", models.CharField(blank=True, max_length=64)),
+                ("livemode", models.BooleanField()),
+                ("remote_id", models.CharField(blank=True, help_text="what it is about", max_length=255)),
+                ("payload", models.JSONField()),
+                ("received_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("processed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("poked", "had a sync state looked at"),
+                            ("ignored", "Ignored"),
+                        ],
+                        default="pending",
+                        max_length=16,
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, help_text="why it was ignored", max_length=255)),
             ],
             options={
-                'verbose_name': 'webhook',
-                'indexes': [models.Index(models.F('id'), condition=models.Q(('processed_at__isnull', True)), name='webhook_pending'), models.Index(models.OrderBy(models.F('id'), descending=True), condition=models.Q(('outcome', 'ignored')), name='webhook_ignored'), models.Index(models.F('remote_id'), models.OrderBy(models.F('id'), descending=True), name='webhook_by_remote_id'), models.Index(models.F('event_id'), name='webhook_by_event_id')],
-                'constraints': [models.UniqueConstraint(fields=('integration', 'event_id'), name='customers_webhook_event_uniq'), models.CheckConstraint(condition=models.Q(models.Q(('outcome', 'pending'), ('processed_at__isnull', True)), models.Q(('outcome__in', ['poked', 'ignored']), ('processed_at__isnull', False)), _connector='OR'), name='customers_webhook_processed_has_outcome')],
+                "verbose_name": "webhook",
+                "indexes": [
+                    models.Index(
+                        models.F("id"), condition=models.Q(("processed_at__isnull", True)), name="webhook_pending"
+                    ),
+                    models.Index(
+                        models.OrderBy(models.F("id"), descending=True),
+                        condition=models.Q(("outcome", "ignored")),
+                        name="webhook_ignored",
+                    ),
+                    models.Index(
+                        models.F("remote_id"),
+                        models.OrderBy(models.F("id"), descending=True),
+                        name="webhook_by_remote_id",
+                    ),
+                    models.Index(models.F("event_id"), name="webhook_by_event_id"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("integration", "event_id"), name="customers_webhook_event_uniq"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("outcome", "pending"), ("processed_at__isnull", True)),
+                            models.Q(("outcome__in", ["poked", "ignored"]), ("processed_at__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="customers_webhook_processed_has_outcome",
+                    ),
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='syncstate',
-            index=models.Index(models.F('integration'), models.F('priority'), models.F('next_attempt_at'), condition=models.Q(('dirty_at__isnull', False)), name='syncstate_due'),
+            model_name="syncstate",
+            index=models.Index(
+                models.F("integration"),
+                models.F("priority"),
+                models.F("next_attempt_at"),
+                condition=models.Q(("dirty_at__isnull", False)),
+                name="syncstate_due",
+            ),
         ),
         migrations.AddIndex(
-            model_name='syncstate',
-            index=models.Index(models.F('status'), models.OrderBy(models.F('id'), descending=True), condition=models.Q(('status', 'in_sync'), _negated=True), name='syncstate_by_status'),
+            model_name="syncstate",
+            index=models.Index(
+                models.F("status"),
+                models.OrderBy(models.F("id"), descending=True),
+                condition=models.Q(("status", "in_sync"), _negated=True),
+                name="syncstate_by_status",
+            ),
         ),
         migrations.AddIndex(
-            model_name='syncstate',
-            index=models.Index(models.F('remote_id'), name='syncstate_by_remote_id'),
+            model_name="syncstate",
+            index=models.Index(models.F("remote_id"), name="syncstate_by_remote_id"),
         ),
         migrations.AddConstraint(
-            model_name='syncstate',
-            constraint=models.UniqueConstraint(fields=('integration', 'customer'), name='customers_syncstate_customer_uniq'),
+            model_name="syncstate",
+            constraint=models.UniqueConstraint(
+                fields=("integration", "customer"), name="customers_syncstate_customer_uniq"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='syncstate',
-            constraint=models.UniqueConstraint(fields=('integration', 'account', 'livemode', 'remote_id'), name='customers_syncstate_remote_uniq'),
+            model_name="syncstate",
+            constraint=models.UniqueConstraint(
+                fields=("integration", "account", "livemode", "remote_id"), name="customers_syncstate_remote_uniq"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='syncstate',
-            constraint=models.CheckConstraint(condition=models.Q(('customer__isnull', False), ('remote_id__isnull', False), _connector='OR'), name='customers_syncstate_has_a_side'),
+            model_name="syncstate",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("customer__isnull", False), ("remote_id__isnull", False), _connector="OR"),
+                name="customers_syncstate_has_a_side",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='syncstate',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'in_sync', 'retrying', 'conflict', 'failed', 'orphaned', 'deleted'])), name='customers_syncstate_status_known'),
+            model_name="syncstate",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["pending", "in_sync", "retrying", "conflict", "failed", "orphaned", "deleted"])
+                ),
+                name="customers_syncstate_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='syncstate',
-            constraint=models.CheckConstraint(condition=models.Q(('remote_id', ''), _negated=True), name='customers_syncstate_remote_filled'),
+            model_name="syncstate",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("remote_id", ""), _negated=True), name="customers_syncstate_remote_filled"
+            ),
         ),
         migrations.AddIndex(
-            model_name='syncrequest',
-            index=models.Index(models.F('state'), models.OrderBy(models.F('id'), descending=True), name='syncrequest_by_state'),
+            model_name="syncrequest",
+            index=models.Index(
+                models.F("state"), models.OrderBy(models.F("id"), descending=True), name="syncrequest_by_state"
+            ),
         ),
         migrations.AddIndex(
-            model_name='syncrequest',
-            index=models.Index(models.OrderBy(models.F('id'), descending=True), condition=models.Q(('resolved_at__isnull', True)), name='syncrequest_in_flight'),
+            model_name="syncrequest",
+            index=models.Index(
+                models.OrderBy(models.F("id"), descending=True),
+                condition=models.Q(("resolved_at__isnull", True)),
+                name="syncrequest_in_flight",
+            ),
         ),
         migrations.AddIndex(
-            model_name='syncrequest',
-            index=models.Index(models.F('outcome'), models.OrderBy(models.F('id'), descending=True), condition=models.Q(('outcome__in', ['adopted', 'refused', 'abandoned'])), name='syncrequest_by_outcome'),
+            model_name="syncrequest",
+            index=models.Index(
+                models.F("outcome"),
+                models.OrderBy(models.F("id"), descending=True),
+                condition=models.Q(("outcome__in", ["adopted", "refused", "abandoned"])),
+                name="syncrequest_by_outcome",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='syncrequest',
-            constraint=models.UniqueConstraint(condition=models.Q(('resolved_at__isnull', True)), fields=('state',), name='customers_syncrequest_in_flight_uniq'),
+            model_name="syncrequest",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("resolved_at__isnull", True)),
+                fields=("state",),
+                name="customers_syncrequest_in_flight_uniq",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='syncrequest',
-            constraint=models.UniqueConstraint(fields=('uid', 'generation'), name='customers_syncrequest_key_uniq'),
+            model_name="syncrequest",
+            constraint=models.UniqueConstraint(fields=("uid", "generation"), name="customers_syncrequest_key_uniq"),
         ),
         migrations.AddConstraint(
-            model_name='syncrequest',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('outcome', ''), ('resolved_at__isnull', True)), models.Q(('resolved_at__isnull', False), models.Q(('outcome', ''), _negated=True)), _connector='OR'), name='customers_syncrequest_resolved_has_outcome'),
+            model_name="syncrequest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("outcome", ""), ("resolved_at__isnull", True)),
+                    models.Q(("resolved_at__isnull", False), models.Q(("outcome", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="customers_syncrequest_resolved_has_outcome",
+            ),
         ),
         migrations.AddIndex(
-            model_name='conflict',
-            index=models.Index(models.OrderBy(models.F('id'), descending=True), condition=models.Q(('status', 'open')), name='conflict_open'),
+            model_name="conflict",
+            index=models.Index(
+                models.OrderBy(models.F("id"), descending=True),
+                condition=models.Q(("status", "open")),
+                name="conflict_open",
+            ),
         ),
         migrations.AddIndex(
-            model_name='conflict',
-            index=models.Index(models.F('state'), models.OrderBy(models.F('id'), descending=True), name='conflict_by_state'),
+            model_name="conflict",
+            index=models.Index(
+                models.F("state"), models.OrderBy(models.F("id"), descending=True), name="conflict_by_state"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='conflict',
-            constraint=models.UniqueConstraint(condition=models.Q(('status', 'open')), fields=('state', 'kind', 'field'), name='customers_conflict_open_uniq'),
+            model_name="conflict",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status", "open")),
+                fields=("state", "kind", "field"),
+                name="customers_conflict_open_uniq",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='conflict',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('resolved_at__isnull', True), ('status', 'open')), models.Q(('resolved_at__isnull', False), ('status', 'resolved')), _connector='OR'), name='customers_conflict_resolved_has_time'),
+            model_name="conflict",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("resolved_at__isnull", True), ("status", "open")),
+                    models.Q(("resolved_at__isnull", False), ("status", "resolved")),
+                    _connector="OR",
+                ),
+                name="customers_conflict_resolved_has_time",
+            ),
         ),
     ]

@@ -1,0 +1,125 @@
+"""Calls to Stripe: one client per process with kept connections, and its errors as an integration's."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import requests
+import stripe
+from requests.adapters import HTTPAdapter
+
+from customers.integrations import (
+    ConfigurationError,
+    IntegrationError,
+    KeyMisused,
+    PermanentError,
+    PermissionMissing,
+    RateLimited,
+    RemoteMissing,
+    RetryableError,
+    Unreachable,
+)
+from customers.stripe.conf import StripeSettings
+
+CONNECT_TIMEOUT: Final = 3.0
+READ_TIMEOUT: Final = 10.0
+CALL_TIMEOUT: Final = CONNECT_TIMEOUT + READ_TIMEOUT
+_CONNECTIONS: Final = 32
+_TEST_KEYS: Final = ("sk_test_", "rk_test_")
+_LIVE_KEYS: Final = ("sk_live_", "rk_live_")
+_KEY: Final = re.compile(r"\b([sr]k_(?:test|live)_|whsec_)\w+")
+
+_clients: dict[tuple[int, StripeSettings], stripe.StripeClient] = {}
+_guard = threading.Lock()
+
+
+def stripe_client(config: StripeSettings) -> stripe.StripeClient:
+    """The client of this process for these settings.
+
+    Raises:
+        ConfigurationError: there is no key, it is none, or it is a live one and would go to another server.
+    """
+    _key_check(config)
+    # The process is part of the key: a child must not share sockets with its parent after a fork.
+    key = (os.getpid(), config)
+    with _guard:
+        if key not in _clients:
+            for old in [other for other in _clients if other[0] != key[0]]:
+                del _clients[old]
+            _clients[key] = _client_new(config)
+        return _clients[key]
+
+
+def _client_new(config: StripeSettings) -> stripe.StripeClient:
+    session = requests.Session()
+    # Only what is configured here counts: no proxies, no netrc and no certificates from the environment by accident.
+    session.trust_env = config.is_real
+    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return stripe.StripeClient(
+        config.api_key,
+        stripe_version=config.api_version,
+        base_addresses={"api": config.api_base} if config.api_base else None,
+        # Every repeat passes our own gate and ladder, with the key that was written down: none is made unseen.
+        max_network_retries=0,
+        http_client=stripe.RequestsClient(timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), session=session),
+    )
+
+
+def _key_check(config: StripeSettings) -> None:
+    if not config.api_key:
+        raise ConfigurationError("STRIPE_API_KEY is not set.", code="no_key")
+    if not config.api_key.startswith(_TEST_KEYS + _LIVE_KEYS) or not config.api_key.isascii():
+        raise ConfigurationError("STRIPE_API_KEY is neither a secret nor a restricted key.", code="no_key")
+    if config.livemode and not config.is_real:
+        # A live key belongs to nobody but Stripe.
+        raise ConfigurationError("STRIPE_API_KEY is a live key, but STRIPE_API_BASE is not Stripe.", code="live_key")
+
+
+@contextmanager
+def errors_translated() -> Iterator[None]:
+    """Turn the library's errors into those of ``customers.integrations``, by class and status."""
+    try:
+        yield
+    except stripe.StripeError as exc:
+        raise _translated(exc) from exc
+
+
+def _translated(exc: stripe.StripeError) -> IntegrationError:
+    # The message may quote what was sent; keys never leave this function.
+    message = _KEY.sub(r"\1…", exc.user_message or type(exc).__name__)
+    code = exc.code or (exc.error.code if exc.error is not None and exc.error.code else "") or ""
+    headers = {name.lower(): value for name, value in (exc.headers or {}).items()}
+    status = exc.http_status or 0
+    replayed = headers.get("idempotent-replayed") == "true"
+    match exc:
+        case stripe.APIConnectionError():
+            # The library's text names the host and the trouble, at length.
+            return Unreachable(message.splitlines()[0][:300], code="unreachable")
+        case stripe.RateLimitError() if code == "lock_timeout":
+            # About one object, not about our rate: the row's own ladder.
+            return RetryableError(message, code=code)
+        case stripe.RateLimitError():
+            return RateLimited(message, code=code or "rate_limit", retry_after=_seconds(headers.get("retry-after")))
+        case stripe.AuthenticationError():
+            return ConfigurationError(message, code=code or "authentication")
+        case stripe.PermissionError():
+            return PermissionMissing(message, code=code or "permission")
+        case stripe.IdempotencyError() if status != 409:
+            return KeyMisused(message, code="idempotency_error")
+        case stripe.InvalidRequestError() if status == 404 and code == "resource_missing":
+            return RemoteMissing(message, code=code)
+    if 400 <= status < 500 and status != 409:
+        return PermanentError(message, code=code or str(status), replayed=replayed)
+    # 409 (the same key is at work), 5xx, and answers that are none: a later repeat of the same key tells.
+    return RetryableError(message, code=code or str(status or "no_answer"), replayed=replayed)
+
+
+def _seconds(value: str | None) -> float:
+    return min(float(value), 3600.0) if value and value.isdecimal() else 0.0

@@ -1,0 +1,135 @@
+"""Stripe as an integration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Final
+
+from django.utils import timezone
+
+from customers.integrations import (
+    Changes,
+    Fields,
+    Integration,
+    RemoteMessage,
+    RemoteMissing,
+    RemoteRecord,
+    RetryableError,
+)
+from customers.stripe import mapping
+from customers.stripe.client import CALL_TIMEOUT, errors_translated, stripe_client
+from customers.stripe.conf import stripe_settings
+from customers.stripe.signatures import message_read, message_record, signature_verify
+
+_PAGE: Final = 100
+_PAGES: Final = 20
+_SKEW: Final = timedelta(minutes=10)
+# Search lags behind by a minute, and by an hour in outages; beyond this it has seen everything.
+_SEARCH_LAG: Final = timedelta(hours=2)
+_ENDED: Final = frozenset({"canceled", "incomplete_expired"})
+
+
+class StripeIntegration(Integration):
+    """Customers of one Stripe account."""
+
+    name: ClassVar[str] = "stripe"
+
+    def __init__(self) -> None:
+        self._config = stripe_settings()
+        self.account = self._config.account
+        self.livemode = self._config.livemode
+        self.rate = self._config.rate
+        self.call_timeout = CALL_TIMEOUT
+        self.delete_policy = self._config.delete_policy
+        self.remote_delete_policy = self._config.remote_delete_policy
+
+    def create_body(self, *, reference: str, fields: Fields) -> dict[str, Any]:
+        return mapping.create_body(reference=reference, fields=fields)
+
+    def update_body(self, *, changes: Changes) -> dict[str, Any]:
+        return mapping.update_body(changes=changes)
+
+    def create(self, *, body: dict[str, Any], key: str) -> RemoteRecord:
+        with errors_translated():
+            created = self._client.v1.customers.create(body, {"idempotency_key": key})  # type: ignore[arg-type]
+            return mapping.record_of(created.to_dict())
+
+    def update(self, *, remote_id: str, body: dict[str, Any], key: str) -> RemoteRecord:
+        with errors_translated():
+            updated = self._client.v1.customers.update(remote_id, body, {"idempotency_key": key})  # type: ignore[arg-type]
+            return mapping.record_of(updated.to_dict())
+
+    def delete(self, *, remote_id: str, key: str) -> None:
+        # Stripe's keys mean nothing for DELETE: a repeat finds the customer missing, which the caller expects.
+        with errors_translated():
+            self._client.v1.customers.delete(remote_id)
+
+    def retrieve(self, *, remote_id: str) -> RemoteRecord | None:
+        try:
+            with errors_translated():
+                return mapping.record_of(self._client.v1.customers.retrieve(remote_id).to_dict())
+        except RemoteMissing:
+            return None
+
+    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime]) -> list[RemoteRecord]:
+        """Three ways, for none is enough alone: an e-mail may have been changed there, search lags behind, and the
+        list of a busy hour is long. The lists read their own writes.
+        """
+        found: dict[str, RemoteRecord] = {}
+        with errors_translated():
+            if email:
+                for customer in self._client.v1.customers.list({"email": email, "limit": _PAGE}).auto_paging_iter():
+                    record = mapping.record_of(customer.to_dict())
+                    found[record.remote_id] = record
+            for record in self._created_while(sent):
+                if record.reference == reference:
+                    found[record.remote_id] = record
+            query = f"metadata['{mapping.REFERENCE}']:'{reference}'"
+            for customer in self._client.v1.customers.search({"query": query, "limit": _PAGE}).data:
+                record = mapping.record_of(customer.to_dict())
+                found[record.remote_id] = record
+            # Search may show what has changed or gone since.
+            ours = [record for record in found.values() if record.reference == reference]
+            others = [record for record in found.values() if record.reference != reference]
+            fresh = [self.retrieve(remote_id=record.remote_id) for record in ours]
+        return [record for record in fresh if record is not None and not record.deleted] + others
+
+    def list(self) -> Iterator[RemoteRecord]:
+        with errors_translated():
+            for customer in self._client.v1.customers.list({"limit": _PAGE}).auto_paging_iter():
+                yield mapping.record_of(customer.to_dict())
+
+    def delete_obstacle(self, *, remote_id: str) -> str:
+        try:
+            with errors_translated():
+                # Canceled ones are not listed unless they are asked for.
+                listed = self._client.v1.subscriptions.list({"customer": remote_id, "limit": _PAGE})
+                live = [subscription.id for subscription in listed.data if subscription.status not in _ENDED]
+        except RemoteMissing:
+            return ""
+        if not live:
+            return ""
+        return f"Deleting it would cancel {len(live)} live subscription(s): {', '.join(live[:5])}."
+
+    def webhook_verify(self, *, body: bytes, headers: Mapping[str, str]) -> RemoteMessage:
+        signature_verify(body, headers.get("Stripe-Signature", ""), self._config.webhook_secrets)
+        return message_read(body)
+
+    def webhook_record(self, payload: Mapping[str, Any]) -> tuple[RemoteRecord | None, str]:
+        return message_record(payload)
+
+    @property
+    def _client(self) -> Any:
+        return stripe_client(self._config)
+
+    def _created_while(self, sent: tuple[datetime, datetime]) -> Iterator[RemoteRecord]:
+        first, last = sent[0] - _SKEW, sent[1] + _SKEW
+        window = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
+        listed = self._client.v1.customers.list({"created": window, "limit": _PAGE}).auto_paging_iter()
+        for count, customer in enumerate(listed):
+            if count >= _PAGE * _PAGES:
+                if timezone.now() - sent[1] > _SEARCH_LAG:
+                    return
+                raise RetryableError("Too many customers to look through before search has caught up.", code="busy")
+            yield mapping.record_of(customer.to_dict())

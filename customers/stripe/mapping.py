@@ -1,0 +1,62 @@
+"""Customers as Stripe writes them, and back to canonical fields.
+
+Unsetting is the empty string in Stripe. Its documentation does not say whether an address in an update is merged into
+the present one, so an update always names all six of its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from customers.integrations import Changes, Fields, RemoteRecord
+from customers.sync.fields import METADATA, fields_make
+
+# Our customer's id. It is written at the creation only; the link between both sides is the sync state, never this:
+# people copy metadata.
+REFERENCE: Final = "zenskar_id"
+ADDRESS_KEYS: Final = ("line1", "line2", "city", "state", "postal_code", "country")
+
+
+def create_body(*, reference: str, fields: Fields) -> dict[str, Any]:
+    """Parameters that create a customer."""
+    body = update_body(changes=fields)
+    if "address" in body:
+        body["address"] = {key: value for key, value in body["address"].items() if value}
+    body["metadata"] = {**body.get("metadata", {}), REFERENCE: reference}
+    return body
+
+
+def update_body(*, changes: Changes) -> dict[str, Any]:
+    """Parameters that change just these fields."""
+    body: dict[str, Any] = {}
+    for field, value in changes.items():
+        if field.startswith(METADATA):
+            body.setdefault("metadata", {})[field.removeprefix(METADATA)] = value or ""
+        elif isinstance(value, dict):
+            body[field] = {key: value.get(key, "") for key in ADDRESS_KEYS}
+        else:
+            body[field] = value or ""
+    return body
+
+
+def record_of(customer: Mapping[str, Any], *, deleted: bool = False) -> RemoteRecord:
+    """A customer object of Stripe's as a record; also the stub that is left of a deleted one."""
+    metadata = {key: value for key, value in _mapping(customer.get("metadata")).items() if key != REFERENCE}
+    address = {key: value for key, value in _mapping(customer.get("address")).items() if key in ADDRESS_KEYS}
+    return RemoteRecord(
+        remote_id=str(customer.get("id") or ""),
+        fields=fields_make(
+            name=customer.get("name"),
+            email=customer.get("email"),
+            phone=customer.get("phone"),
+            address=address,
+            metadata=metadata,
+        ),
+        deleted=deleted or customer.get("deleted") is True,
+        reference=str(_mapping(customer.get("metadata")).get(REFERENCE) or ""),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

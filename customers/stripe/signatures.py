@@ -1,0 +1,90 @@
+"""Webhooks: is it Stripe's, is it fresh, and what is it about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import stripe
+
+from customers.integrations import RemoteMessage, RemoteRecord, WebhookRefused
+from customers.stripe.mapping import record_of
+from operations.json_bodies import parsed
+
+TOLERANCE: Final = 300
+CREATED, UPDATED, DELETED = "customer.created", "customer.updated", "customer.deleted"
+SUBSCRIPTION_DELETED: Final = "customer.subscription.deleted"
+# What stripe_connect registers. The end of a subscription may allow a deletion that was refused because of it.
+TYPES: Final = (CREATED, UPDATED, DELETED, SUBSCRIPTION_DELETED)
+
+
+def signature_verify(body: bytes, header: str, secrets: Sequence[str]) -> None:
+    """Check that one of the secrets signed the body, at most five minutes ago.
+
+    Several secrets are in force while one is rotated. A time in the future is no danger: it is signed too.
+
+    Raises:
+        WebhookRefused: none did, or it is too old; which of both is not said.
+    """
+    for secret in secrets:
+        try:
+            stripe.WebhookSignature.verify_header(body, header, secret, TOLERANCE)
+        except (stripe.SignatureVerificationError, ValueError):
+            # ValueError: the body is not UTF-8, or the header holds what no signature does.
+            continue
+        return
+    raise WebhookRefused
+
+
+def message_read(body: bytes) -> RemoteMessage:
+    """A verified body as a message.
+
+    Raises:
+        MalformedBody: it is no JSON that can be stored.
+        WebhookRefused: it is no event.
+    """
+    event = parsed(body)
+    if not isinstance(event, dict) or event.get("object") != "event":
+        raise WebhookRefused
+    event_id, kind, livemode = event.get("id"), event.get("type"), event.get("livemode")
+    if not (isinstance(event_id, str) and 0 < len(event_id) <= 255 and isinstance(kind, str) and len(kind) <= 128):
+        raise WebhookRefused
+    remote_id = _customer_id(event, kind)
+    account = event.get("account")
+    ignore = ""
+    if kind not in TYPES:
+        ignore = "of a type that means nothing here"
+    elif not remote_id:
+        ignore = "names no customer"
+    return RemoteMessage(
+        event_id=event_id,
+        type=kind,
+        account=account[:64] if isinstance(account, str) else "",
+        livemode=livemode is True,
+        remote_id=remote_id,
+        payload=event,
+        ignore=ignore,
+    )
+
+
+def message_record(event: Mapping[str, Any]) -> tuple[RemoteRecord | None, str]:
+    """The customer in a stored event as it was then, and the idempotency key of the request behind it."""
+    request = event.get("request")
+    key = request.get("idempotency_key") if isinstance(request, Mapping) else None
+    data = _object(event)
+    record = None
+    if data.get("object") == "customer":
+        # The event of a deletion carries the customer as it was, without a flag.
+        record = record_of(data, deleted=event.get("type") == DELETED)
+    return record, key if isinstance(key, str) else ""
+
+
+def _customer_id(event: Mapping[str, Any], kind: str) -> str:
+    found = _object(event).get("customer" if kind.startswith("customer.subscription.") else "id")
+    return found if kind.startswith("customer.") and isinstance(found, str) and len(found) <= 255 else ""
+
+
+def _object(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = event.get("data")
+    found = data.get("object") if isinstance(data, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,96 @@
+"""Settings of the synchronisation, with their defaults; each is a Django setting or an environment variable.
+
+``SYNC_FIELD_OWNER`` says who wins when both sides changed the same field differently before they could agree: a
+mapping of a field (``email``, ``metadata.plan``), a root (``metadata``) or ``*`` to ``local``, ``remote`` or
+``person``; the most exact entry counts. The default is ``{"*": "person"}``: neither side is right by rule, so every
+such collision is shown to a person and both values stay where they are until one side is edited to agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from customers.sync.fields import root_of
+from customers.sync.merge import Owner
+
+_OWNERS = ("local", "remote", "person")
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """How syncs are run.
+
+    Attributes:
+        concurrency: syncs at once in one process (``SYNC_CONCURRENCY``).
+        lease: seconds for which a row is taken (``SYNC_LEASE``).
+        retry_base_delay: seconds; the first wait is at most twice this (``SYNC_RETRY_BASE_DELAY``).
+        retry_max_delay: seconds; no wait is longer (``SYNC_RETRY_MAX_DELAY``).
+        field_owner: see the module (``SYNC_FIELD_OWNER``).
+    """
+
+    concurrency: int
+    lease: float
+    retry_base_delay: float
+    retry_max_delay: float
+    field_owner: Mapping[str, Owner]
+
+    def owner_of(self, field: str) -> Owner:
+        """Who wins a collision on ``field``."""
+        for name in (field, root_of(field), "*"):
+            if name in self.field_owner:
+                return self.field_owner[name]
+        return "person"
+
+
+def setting(name: str, default: Any) -> Any:
+    """A Django setting, else the environment's variable of that name, else ``default``."""
+    return getattr(settings, name, os.environ.get(name, default))
+
+
+def number(name: str, default: float, low: float, high: float) -> float:
+    """A numeric setting within its range.
+
+    Raises:
+        ImproperlyConfigured: it is no number or out of range; the message names it.
+    """
+    raw = setting(name, default)
+    try:
+        value = float(raw)
+    except (TypeError, ValueError) as exc:
+        raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
+    if not low <= value <= high:
+        raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
+    return value
+
+
+def sync_settings() -> SyncSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is malformed or out of range; the message names the setting.
+    """
+    return SyncSettings(
+        concurrency=int(number("SYNC_CONCURRENCY", 8, 1, 64)),
+        lease=number("SYNC_LEASE", 60.0, 20.0, 3600.0),
+        retry_base_delay=number("SYNC_RETRY_BASE_DELAY", 1.0, 0.0, 60.0),
+        retry_max_delay=number("SYNC_RETRY_MAX_DELAY", 300.0, 0.0, 86_400.0),
+        field_owner=_field_owner(setting("SYNC_FIELD_OWNER", {})),
+    )
+
+
+def _field_owner(raw: object) -> Mapping[str, Owner]:
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError as exc:
+            raise ImproperlyConfigured("SYNC_FIELD_OWNER must be a JSON object.") from exc
+    if not isinstance(raw, Mapping) or any(owner not in _OWNERS for owner in raw.values()):
+        raise ImproperlyConfigured(f"SYNC_FIELD_OWNER must map fields to one of {', '.join(_OWNERS)}.")
+    return cast(Mapping[str, Owner], raw)

@@ -1,0 +1,284 @@
+"""The one request in flight of a sync state: frozen, sent, repeated, and its outcome learned.
+
+A request is written down before it is sent, with its idempotency key and its very parameters, and nothing else is
+frozen for the row until it is resolved (a unique index holds that). So whoever comes after a crash or a lost answer
+repeats the same key and body: if the first one had its effect, the saved answer comes back; if not, it has it now,
+once. Three things end that trust, and then the effect is looked up instead: the key's age (by the database's clock),
+an answer that is a replay of a failure (that key can never give another), and a key that the integration says was used
+with another body. When the look-up itself fails, nothing is concluded and the row is retried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from django.db import IntegrityError, connection
+from django.db.models import F, Func
+from django.db.models.functions import Now
+
+from customers.integrations import (
+    Changes,
+    Fields,
+    IntegrationError,
+    KeyMisused,
+    PermanentError,
+    RemoteMissing,
+    RemoteRecord,
+)
+from customers.models import Conflict, SyncRequest, SyncState
+from customers.sync.fields import fields_advance
+from customers.sync.lease import lease_locked
+from customers.sync.settle import Question, base_columns, question_add, settle
+from customers.sync.work import Work
+from dbresilience.transactions import run_in_transaction
+
+Method = SyncRequest.Method
+Outcome = SyncRequest.Outcome
+
+
+def request_freeze(state: SyncState, *, method: Method, body: dict[str, Any], fields: Changes) -> SyncRequest:
+    """Write a request down, in the transaction that decided it.
+
+    After a look-up that found nothing it goes on under the next generation of the same key (``uid:2``), so that the
+    requests of one wish can be told.
+
+    Args:
+        state: the row, locked.
+        body: parameters as they will be sent, now and at every repeat.
+        fields: what the base takes over on success; None removes a field.
+    """
+    last = SyncRequest.objects.filter(state=state).order_by("-id").first()
+    again = last is not None and last.method == method and last.outcome == Outcome.ABANDONED
+    key = {"uid": last.uid, "generation": last.generation + 1} if last is not None and again else {}
+    return SyncRequest.objects.create(state=state, method=method, body=body, fields=dict(fields), **key)
+
+
+def request_send(work: Work, request: SyncRequest, *, expected: Fields) -> bool:
+    """Send a request that was just frozen, and settle the row with it.
+
+    Args:
+        expected: the fields that the record must have afterwards if nobody else touches it.
+
+    Returns:
+        True when the row is settled; False when it must be looked at again under the same lease.
+    """
+    record = _outcome_of(work, request)
+    if record is None:
+        return False
+
+    def write() -> None:
+        row = _succeed(work, request, record)
+        # Something else changed between our fetch and our push, or the integration tidied what we sent.
+        differs = request.method != Method.DELETE and record.fields != expected
+        status = SyncState.Status.DELETED if request.method == Method.DELETE else None
+        settle(work, row, status=status, look_again=differs)
+
+    _written(write)
+    work.step("settled")
+    return True
+
+
+def request_finish(work: Work, request: SyncRequest) -> None:
+    """Learn the outcome of a request that another worker, or an earlier attempt, left in flight.
+
+    Raises:
+        IntegrationError: it is still not known, or it was refused.
+    """
+    if _age(request) > work.integration.key_lifetime:
+        _look_up(work, request, why="the key is too old to be trusted")
+        return
+
+    def count() -> None:
+        lease_locked(work.lease)
+        SyncRequest.objects.filter(pk=request.pk).update(
+            sends=F("sends") + 1, last_sent_at=Func(function="clock_timestamp")
+        )
+
+    run_in_transaction(count)
+    record = _outcome_of(work, request)
+    if record is not None:
+        found = record
+        _written(lambda: _keep_taken(_succeed(work, request, found)))
+        work.step("resolved")
+
+
+def _outcome_of(work: Work, request: SyncRequest) -> RemoteRecord | None:
+    """Send and sort the answers; None when the request is resolved without a success."""
+    try:
+        record = work.call(lambda: _send(work, request))
+    except KeyMisused as exc:
+        _look_up(work, request, why=exc.message)
+        return None
+    except RemoteMissing as exc:
+        # An update of what is gone: how it went, and what that means, is seen by the next fetch.
+        _resolve(work, request, Outcome.ABANDONED, error=exc)
+        return None
+    except PermanentError as exc:
+        _resolve(work, request, Outcome.REFUSED, error=exc)
+        raise
+    except IntegrationError as exc:
+        if not exc.replayed:
+            raise
+        _look_up(work, request, why=f"a saved failure came back: {exc.message}")
+        return None
+    work.step("answered")
+    return record
+
+
+def _send(work: Work, request: SyncRequest) -> RemoteRecord:
+    integration = work.integration
+    if request.method == Method.CREATE:
+        return integration.create(body=request.body, key=request.key)
+    remote_id = request.state.remote_id or ""
+    if request.method == Method.UPDATE:
+        return integration.update(remote_id=remote_id, body=request.body, key=request.key)
+    # Missing: the answer to the first one was lost, or somebody else deleted it. Either way it is gone.
+    with suppress(RemoteMissing):
+        integration.delete(remote_id=remote_id, key=request.key)
+    return RemoteRecord(remote_id=remote_id, deleted=True)
+
+
+def _succeed(work: Work, request: SyncRequest, record: RemoteRecord) -> SyncState:
+    """In one transaction: the request is resolved and the base takes over exactly the fields that were sent."""
+    state = lease_locked(work.lease)
+    _close(request, Outcome.SUCCEEDED)
+    if request.method == Method.DELETE:
+        return state
+    _link(work, state, record.remote_id)
+    state.base = fields_advance(state.base, request.fields, request.fields)
+    SyncState.objects.filter(pk=state.pk).update(**base_columns(state.base), remote_id=state.remote_id)
+    return state
+
+
+def _link(work: Work, state: SyncState, remote_id: str) -> None:
+    """Make the remote record this customer's.
+
+    A webhook of our own create may have come before its answer and left an unlinked row for the same record: that row
+    goes, and whoever holds its lease finds its token gone. If the record was imported as another customer in that
+    time, a person decides; no second one is created meanwhile.
+    """
+    if state.remote_id == remote_id:
+        return
+    other = (
+        SyncState.objects.select_for_update(no_key=True)
+        .filter(integration=state.integration, account=state.account, livemode=state.livemode, remote_id=remote_id)
+        .exclude(pk=state.pk)
+        .first()
+    )
+    if other is not None and other.customer_id is not None:
+        theirs = {"remote_id": remote_id, "customer_id": str(other.customer_id)}
+        question_add(state, Question(Conflict.Kind.LINKED_ELSEWHERE, theirs=theirs))
+        return
+    if other is not None:
+        other.delete()
+    state.remote_id = remote_id
+
+
+def _look_up(work: Work, request: SyncRequest, *, why: str) -> None:
+    """Find out whether a request had its effect, without its key."""
+    if request.method == Method.CREATE:
+        _look_up_created(work, request, why)
+    elif request.method == Method.UPDATE:
+        record = work.call(lambda: work.integration.retrieve(remote_id=request.state.remote_id or ""))
+        there = record.fields if record is not None and not record.deleted else {}
+        # A field that has the value we sent was changed by us: the base takes it over, or a later edit here would
+        # look like a collision with our own push.
+        took = [field for field, value in request.fields.items() if there.get(field) == value and record is not None]
+        _resolve(work, request, Outcome.ADOPTED if took else Outcome.ABANDONED, note=why, took=took)
+    else:
+        # Whether it is gone is what the next fetch shows.
+        _resolve(work, request, Outcome.ABANDONED, note=why)
+
+
+def _look_up_created(work: Work, request: SyncRequest, why: str) -> None:
+    state, reference = request.state, str(request.state.customer_id)
+    email = request.fields.get("email") or ""
+    found = work.call(
+        lambda: work.integration.find(
+            reference=reference, email=str(email), sent=(request.first_sent_at, request.last_sent_at)
+        )
+    )
+    linked = set(
+        SyncState.objects.filter(
+            integration=state.integration,
+            account=state.account,
+            livemode=state.livemode,
+            remote_id__in=[record.remote_id for record in found],
+            customer__isnull=False,
+        ).values_list("remote_id", flat=True)
+    )
+    free = [record for record in found if record.remote_id not in linked]
+    ours = [record for record in free if record.reference == reference]
+    work.step("found")
+
+    def write() -> None:
+        row = lease_locked(work.lease)
+        if len(ours) == 1:
+            _close(request, Outcome.ADOPTED, note=why)
+            _link(work, row, ours[0].remote_id)
+            row.base = fields_advance(row.base, request.fields, request.fields)
+            SyncState.objects.filter(pk=row.pk).update(**base_columns(row.base), remote_id=row.remote_id)
+            return
+        _close(request, Outcome.ABANDONED, note=why)
+        if ours:
+            theirs = [record.remote_id for record in ours]
+            question_add(row, Question(Conflict.Kind.SEVERAL, theirs=theirs))
+            return
+        candidates = [record.remote_id for record in free if record.fields.get("email") == email]
+        if email and candidates:
+            # Never linked on an e-mail alone: a proposal, which holds nothing up.
+            question_add(row, Question(Conflict.Kind.SAME_EMAIL, "email", ours=email, theirs=candidates))
+
+    _written(write)
+    work.step("resolved")
+
+
+def _resolve(
+    work: Work,
+    request: SyncRequest,
+    outcome: Outcome,
+    *,
+    error: IntegrationError | None = None,
+    note: str = "",
+    took: list[str] | None = None,
+) -> None:
+    def write() -> None:
+        state = lease_locked(work.lease)
+        _close(request, outcome, error=error, note=note)
+        if took:
+            base = fields_advance(state.base, request.fields, took)
+            SyncState.objects.filter(pk=state.pk).update(**base_columns(base))
+
+    run_in_transaction(write)
+    work.step("resolved")
+
+
+def _close(request: SyncRequest, outcome: Outcome, *, error: IntegrationError | None = None, note: str = "") -> None:
+    SyncRequest.objects.in_flight().filter(pk=request.pk).update(
+        outcome=outcome,
+        resolved_at=Now(),
+        error_code=error.code[:64] if error else "",
+        error_message=(error.message if error else note)[:2000],
+    )
+
+
+def _keep_taken(state: SyncState) -> None:
+    """The row stays with its holder, who looks at it next."""
+
+
+def _written(write: Callable[[], None]) -> None:
+    """Run the transaction; once more when a webhook inserted an unlinked row for the record just before our link."""
+    try:
+        run_in_transaction(write)
+    except IntegrityError:
+        run_in_transaction(write)
+
+
+def _age(request: SyncRequest) -> float:
+    """Seconds since the first send, by the clock that wrote it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXTRACT(EPOCH FROM clock_timestamp() - %s::timestamptz)::float", [request.first_sent_at])
+        row = cursor.fetchone()
+    return float(row[0])

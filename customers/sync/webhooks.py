@@ -1,0 +1,220 @@
+"""Webhooks: stored first, answered, and only then turned into pokes.
+
+What a message says about the record is never applied; it only says which record to look at. So late, doubled and
+reordered messages are harmless, and a lost one is made up for by any later look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from django.db import connection
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from customers.integrations import Integration, RemoteMessage, RemoteRecord, integration_get
+from customers.models import Priority, SyncRequest, SyncState, Webhook
+from customers.sync.fields import fields_hash, root_of
+from dbresilience.transactions import run_in_transaction
+from outbox.wakeup import wake
+
+log = structlog.get_logger(__name__)
+
+_BATCH: Final = 200
+
+# A remote record that nobody knows yet becomes an unlinked row. Two messages about it, also in two workers, meet at
+# the unique index and leave one row.
+UNLINKED_SQL: Final = """
+INSERT INTO customers_syncstate AS s
+       (integration, account, livemode, remote_id, priority, dirty_at, poke_count, next_attempt_at)
+VALUES (%(integration)s, %(account)s, %(livemode)s, %(remote_id)s, %(priority)s, clock_timestamp(), 1,
+        clock_timestamp())
+ON CONFLICT (integration, account, livemode, remote_id) DO UPDATE SET
+       dirty_at = COALESCE(s.dirty_at, excluded.dirty_at), poke_count = s.poke_count + 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    state_ids: frozenset[int] = frozenset()
+    reason: str = ""
+
+
+def webhook_store(integration: Integration, message: RemoteMessage) -> bool:
+    """Keep a verified message, once.
+
+    Messages of no interest are kept too, with the reason, so that an operator who misses something can see that it
+    came.
+
+    Returns:
+        False when it was known already; the first one is kept as it is.
+    """
+    reason = _not_ours(integration, message) or message.ignore
+    row = Webhook(
+        integration=integration.name,
+        event_id=message.event_id,
+        type=message.type,
+        account=message.account,
+        livemode=message.livemode,
+        remote_id=message.remote_id,
+        payload=message.payload,
+    )
+    if reason:
+        row.outcome, row.reason = Webhook.Outcome.IGNORED, reason
+        row.processed_at = Now()
+    before = Webhook.objects.filter(integration=row.integration, event_id=row.event_id).exists()
+    # Two deliveries at the same moment: the unique index keeps one, and the other insert does nothing.
+    Webhook.objects.bulk_create([row], ignore_conflicts=True)
+    if not before and not reason:
+        wake("webhooks")
+    return not before
+
+
+def webhooks_process_once(*, limit: int = _BATCH) -> int:
+    """Turn stored webhooks into pokes, oldest first, in one transaction.
+
+    SKIP LOCKED lets several workers share the work; a message and its poke commit together, so each has its effect
+    exactly once.
+
+    Returns:
+        Webhooks that were worked on.
+    """
+
+    def work() -> int:
+        batch = list(Webhook.objects.pending().select_for_update(skip_locked=True).order_by("id")[:limit])
+        if not batch:
+            return 0
+        verdicts = _Verdicts(batch)
+        for webhook in batch:
+            verdict = verdicts.of(webhook)
+            webhook.outcome = Webhook.Outcome.IGNORED if verdict.reason else Webhook.Outcome.POKED
+            webhook.reason = verdict.reason
+            webhook.processed_at = Now()
+        poked = sorted(verdicts.poked)
+        if poked:
+            SyncState.objects.filter(pk__in=poked).look_again(priority=Priority.WEBHOOK)
+        Webhook.objects.bulk_update(batch, ["outcome", "reason", "processed_at"])
+        return len(batch)
+
+    count = run_in_transaction(work)
+    if count:
+        wake("sync")
+        log.info("webhooks_processed", count=count)
+    return count
+
+
+class _Verdicts:
+    """What each webhook of a batch means, decided under the locks of the states that it may be about."""
+
+    def __init__(self, batch: list[Webhook]) -> None:
+        self.poked: set[int] = set()
+        self._integrations: dict[str, Integration] = {}
+        self._read = {webhook.pk: self._record(webhook) for webhook in batch}
+        wanted = Q(pk__in=[])
+        for webhook in batch:
+            wanted |= Q(integration=webhook.integration, remote_id=webhook.remote_id)
+            if reference := self._reference(webhook):
+                wanted |= Q(integration=webhook.integration, customer_id=reference)
+        # Locked in the order in which pokes lock, so that the two queue.
+        states = list(SyncState.objects.filter(wanted).select_for_update(no_key=True).order_by("customer_id", "id"))
+        self._by_remote = {(s.integration, s.account, s.livemode, s.remote_id): s for s in states if s.remote_id}
+        self._by_customer = {(s.integration, s.customer_id): s for s in states if s.customer_id}
+        self._in_flight = {
+            request.state_id: request.key for request in SyncRequest.objects.in_flight().filter(state__in=states)
+        }
+
+    def of(self, webhook: Webhook) -> _Verdict:
+        """Decide one, and note which state it pokes."""
+        verdict = self._decide(webhook)
+        self.poked |= verdict.state_ids
+        return verdict
+
+    def _decide(self, webhook: Webhook) -> _Verdict:
+        integration = self._integration(webhook.integration)
+        account = integration.account
+        record, key = self._read[webhook.pk]
+        state = self._by_remote.get((webhook.integration, account, webhook.livemode, webhook.remote_id))
+        if state is not None:
+            if self._says_nothing_new(integration, state, record, key):
+                return _Verdict(reason="nothing new: an echo")
+            return _Verdict(frozenset({state.pk}))
+        if record is not None and record.deleted:
+            return _Verdict(reason="deleted there, and never known here")
+        creator = self._creator(webhook, key)
+        if creator is not None:
+            # Our own create, whose answer is not in yet: importing it would make a second customer.
+            return _Verdict(frozenset({creator.pk}))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                UNLINKED_SQL,
+                {
+                    "integration": webhook.integration,
+                    "account": account,
+                    "livemode": webhook.livemode,
+                    "remote_id": webhook.remote_id,
+                    "priority": Priority.WEBHOOK,
+                },
+            )
+        return _Verdict()
+
+    def _says_nothing_new(
+        self, integration: Integration, state: SyncState, record: RemoteRecord | None, key: str
+    ) -> bool:
+        """Whether the message only repeats what the base says, or tells of our own request in flight.
+
+        The first is safe only of a row at rest, whose lock we hold: not dirty, not taken, nothing in flight. Then the
+        next fetch comes after this moment, and whatever else changed there has a message of its own. Of a row that is
+        being worked on the same words could mean "changed back while you pushed".
+        """
+        if key and self._in_flight.get(state.pk) == key and state.lease_until is not None:
+            return True
+        at_rest = state.dirty_at is None and state.lease_until is None and state.pk not in self._in_flight
+        if at_rest and state.status == SyncState.Status.DELETED:
+            return True
+        if record is None or record.deleted or not at_rest or state.status != SyncState.Status.IN_SYNC:
+            return False
+        held = {name: value for name, value in record.fields.items() if root_of(name) in integration.roots}
+        return bool(state.base_hash) and fields_hash(held) == state.base_hash
+
+    def _creator(self, webhook: Webhook, key: str) -> SyncState | None:
+        reference = self._reference(webhook)
+        state = self._by_customer.get((webhook.integration, reference)) if reference else None
+        if state is not None and state.remote_id is None and state.pk in self._in_flight:
+            return state
+        uid, _, generation = key.rpartition(":")
+        if (parsed := _uuid(uid)) is None or not generation.isdecimal():
+            return None
+        request = (
+            SyncRequest.objects.filter(uid=parsed, generation=int(generation) % 32768).select_related("state").first()
+        )
+        return request.state if request is not None and request.state.remote_id is None else None
+
+    def _reference(self, webhook: Webhook) -> UUID | None:
+        record, _ = self._read[webhook.pk]
+        return _uuid(record.reference) if record is not None else None
+
+    def _record(self, webhook: Webhook) -> tuple[RemoteRecord | None, str]:
+        return self._integration(webhook.integration).webhook_record(webhook.payload)
+
+    def _integration(self, name: str) -> Integration:
+        if name not in self._integrations:
+            self._integrations[name] = integration_get(name)
+        return self._integrations[name]
+
+
+def _not_ours(integration: Integration, message: RemoteMessage) -> str:
+    if message.account and message.account != integration.account:
+        return "of another account"
+    if message.livemode != integration.livemode:
+        return "live, but the key in use is a test key" if message.livemode else "a test, but the key in use is live"
+    return ""
+
+
+def _uuid(text: Any) -> UUID | None:
+    try:
+        return UUID(str(text))
+    except ValueError:
+        return None

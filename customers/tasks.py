@@ -1,0 +1,20 @@
+"""Periodic work of this app, as Celery runs it; the relay runs the same functions with less delay."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from customers.sync.runner import sync_due_once
+from customers.sync.webhooks import webhooks_process_once
+
+
+@shared_task
+def sync_due() -> int:
+    """Synchronise what is due."""
+    return sync_due_once()
+
+
+@shared_task
+def webhooks_process() -> int:
+    """Turn stored webhooks into pokes."""
+    return webhooks_process_once()
