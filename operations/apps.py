@@ -15,8 +15,9 @@ class OperationsConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
         from django.db.models.signals import post_migrate
 
-        from operations import logins, roles
+        from operations import logins, overview, roles, tiles
 
+        overview.register("API keys", tiles.access, permission="operations.view_apikey", order=90)
         post_migrate.connect(roles.roles_restate)
         user_logged_in.connect(logins.record_login)
         user_logged_out.connect(logins.record_logout)

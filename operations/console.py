@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 
 from operations import overview
 from operations.logins import ConsoleLoginForm
+from operations.models import AuditEntry
 from operations.pagination import CheapPaginator
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ConsoleSite(AdminSite):
     # Unknown addresses are 404 here as everywhere.
     final_catch_all_view = False
     login_form = ConsoleLoginForm
+    index_template = "operations/index.html"
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
@@ -41,7 +43,10 @@ class ConsoleSite(AdminSite):
         return response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        return super().index(request, {"tiles": overview.tiles(request), **(extra_context or {})})
+        context: dict[str, Any] = {"tiles": overview.tiles(request), "audit": []}
+        if request.user.has_perm("operations.view_auditentry"):
+            context["audit"] = AuditEntry.objects.defer("detail").order_by("-pk")[:8]
+        return super().index(request, context | (extra_context or {}))
 
 
 class RecordAdmin(_ModelAdmin):
@@ -81,10 +86,15 @@ class RecordAdmin(_ModelAdmin):
         return [name if name[:1] in "=^@" else f"{name}__exact" for name in super().get_search_fields(request)]
 
 
+def badge(text: str, tone: overview.Tone) -> SafeString:
+    """A short word on a coloured ground, for the state of a row."""
+    return format_html('<span class="badge badge-{}">{}</span>', tone, text)
+
+
 def json_block(value: Any) -> SafeString:
     """JSON made readable, as an escaped block for a page of the console."""
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS, default=str).decode()
     return format_html('<pre class="json">{}</pre>', text)
 
 
-__all__ = ["CheapPaginator", "ConsoleSite", "RecordAdmin", "json_block"]
+__all__ = ["CheapPaginator", "ConsoleSite", "RecordAdmin", "badge", "json_block"]

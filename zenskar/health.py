@@ -25,6 +25,8 @@ from health_check.exceptions import ServiceUnavailable
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from operations import overview
+from operations.overview import Figure
 from operations.readiness import Component, components, register
 
 TIMEOUT: Final = 2
@@ -140,8 +142,18 @@ def kafka_check() -> str:
     return ""
 
 
+def component_figures(request: HttpRequest) -> list[Figure]:
+    """The console's tile: each component and whether it answers, from the same report."""
+    found = _reports.current()["components"]
+    return [
+        Figure(label=name, value=entry["status"], tone="good" if entry["status"] == "up" else "bad")
+        for name, entry in found.items()
+    ]
+
+
 def register_components() -> None:
     """Register what the project itself needs; apps add theirs."""
+    overview.register("Components", component_figures, order=95)
     register("database", database_check, is_critical=True)
     register("redis", redis_check)
     register("kafka", kafka_check)

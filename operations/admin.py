@@ -1,0 +1,105 @@
+"""The console's pages for keys and the audit trail."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin import SimpleListFilter
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.safestring import SafeString
+
+from operations.audit import actor_of
+from operations.console import RecordAdmin, badge, json_block
+from operations.keys import apikey_revoke
+from operations.models import ApiKey, AuditEntry
+
+
+class KeyStateFilter(SimpleListFilter):
+    """Keys by what they open."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("active", "Active"), ("expired", "Expired"), ("revoked", "Revoked")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+        over = Q(expires_at__lte=timezone.now())
+        match self.value():
+            case "active":
+                return queryset.filter(revoked_at=None).exclude(over)
+            case "expired":
+                return queryset.filter(over, revoked_at=None)
+            case "revoked":
+                return queryset.exclude(revoked_at=None)
+            case _:
+                return queryset
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(RecordAdmin):
+    """Keys are issued and rotated with ``manage.py apikey``, which shows them once; here they are seen and revoked."""
+
+    list_display = ("name", "prefix", "state", "scope_list", "created_at", "expires_at", "last_used_at")
+    list_filter = (KeyStateFilter,)
+    search_fields = ("prefix",)
+    search_help_text = "Prefix, as zk_<prefix>_… has it"
+    fields = (
+        "name",
+        "prefix",
+        "state",
+        "scope_list",
+        "rate_limit",
+        "created_at",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+        "rotated_from",
+    )
+    list_select_related = ()
+    ordering = ("-pk",)
+    actions = ("revoke",)
+
+    @admin.display(description="State")
+    def state(self, key: ApiKey) -> SafeString:
+        if key.revoked_at is not None:
+            return badge("revoked", "bad")
+        now = timezone.now()
+        if not key.is_usable(now):
+            return badge("expired", "plain")
+        ends_soon = key.expires_at is not None and key.expires_at - now < dt.timedelta(days=30)
+        return badge("ends soon", "warn") if ends_soon else badge("active", "good")
+
+    @admin.display(description="Scopes")
+    def scope_list(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
+
+    @admin.action(description="Revoke at once and for good", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        prefixes = list(queryset.filter(revoked_at=None).values_list("prefix", flat=True))
+        for prefix in prefixes:
+            apikey_revoke(prefix=prefix, actor=actor_of(request))
+        self.message_user(request, f"Revoked {len(prefixes)} of {queryset.count()} keys.", messages.SUCCESS)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("operations.revoke_apikey")
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(RecordAdmin):
+    """Who did what."""
+
+    list_display = ("at", "actor", "action", "target", "correlation_id")
+    search_fields = ("actor", "target", "correlation_id")
+    search_help_text = "Actor (user:ann, key:…), target or correlation id, whole"
+    fields = ("at", "actor", "action", "target", "detail_block", "correlation_id")
+    ordering = ("-pk",)
+    defer_in_list = ("detail",)
+
+    @admin.display(description="Detail")
+    def detail_block(self, entry: AuditEntry) -> SafeString:
+        return json_block(entry.detail)
