@@ -109,3 +109,26 @@ def test_it_keeps_a_404_since_its_endpoint_was_executed() -> None:
     again = send(sandbox, "POST", "/v1/customers/cus_nobody", {"name": "x"}, key="k")
 
     assert (again.status, again.headers["Idempotent-Replayed"]) == (404, "true")
+
+
+def test_it_keeps_a_400_that_came_from_executing() -> None:
+    sandbox = StripeSandbox()
+    full = {f"metadata[{number}]": "x" for number in range(50)}
+    id = send(sandbox, "POST", "/v1/customers", full).json()["id"]
+
+    first = send(sandbox, "POST", f"/v1/customers/{id}", {"metadata[more]": "x"}, key="k")
+    send(sandbox, "POST", f"/v1/customers/{id}", {"metadata[0]": ""})
+    again = send(sandbox, "POST", f"/v1/customers/{id}", {"metadata[more]": "x"}, key="k")
+
+    assert (first.status, again.status) == (400, 400)
+    assert again.headers["Idempotent-Replayed"] == "true"
+
+
+def test_it_writes_nothing_when_an_expansion_is_impossible() -> None:
+    sandbox = StripeSandbox()
+
+    refused = send(sandbox, "POST", "/v1/customers", {"expand[]": "name"}, key="k")
+
+    assert refused.status == 400
+    assert sandbox.customers == {}
+    assert sandbox.events == []

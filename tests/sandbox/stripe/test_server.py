@@ -14,7 +14,6 @@ from zenskar.sandbox.stripe.core import StripeSandbox
 from zenskar.sandbox.stripe.errors import LiveKeyRefused
 from zenskar.sandbox.stripe.server import ExposureRefused, StripeSandboxServer
 
-
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - refused, or meant as in a container
 
 
@@ -247,6 +246,26 @@ def test_it_serves_the_library_in_process() -> None:
 
     assert client.v1.customers.retrieve(customer.id).metadata.to_dict() == {"a": "é&="}
     assert [line.wrote for line in sandbox.request_log] == [True, False]
+
+
+def test_it_logs_who_wrote() -> None:
+    sandbox = StripeSandbox()
+    id = send(sandbox, "POST", "/v1/customers", {"name": "a"}, key="k").json()["id"]
+    send(sandbox, "POST", "/v1/customers", {"name": "a"}, key="k")
+    send(sandbox, "POST", f"/v1/customers/{id}", {"name": "a"})
+    send(sandbox, "POST", f"/v1/customers/{id}", {"name": "b"})
+    send(sandbox, "POST", f"/v1/customers/{id}", {"nickname": "b"})
+
+    lines = [(line.status, line.wrote, line.replayed, line.error_code) for line in sandbox.request_log]
+
+    assert lines == [
+        (200, True, False, None),
+        (200, False, True, None),
+        (200, False, False, None),
+        (200, True, False, None),
+        (400, False, False, "parameter_unknown"),
+    ]
+    assert len(sandbox.request_log.writes()) == 2
 
 
 def test_it_repeats_ids_with_a_seed() -> None:

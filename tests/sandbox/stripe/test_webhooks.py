@@ -232,6 +232,19 @@ def test_it_posts_and_tries_again_until_a_2xx(receiver: Receiver) -> None:
         assert server.sandbox.events[0]["pending_webhooks"] == 0
 
 
+def test_it_posts_to_endpoints_made_through_the_api(receiver: Receiver) -> None:
+    with StripeSandboxServer(webhook_secret=[], retry_after=(0.01,) * 3) as server:
+        params = {"url": receiver.url, "enabled_events[]": "customer.deleted"}
+        endpoint = send(server.sandbox, "POST", "/v1/webhook_endpoints", params).json()
+        id = create(server.sandbox, "Jenny")
+        send(server.sandbox, "DELETE", f"/v1/customers/{id}")
+
+        arrived = receiver.arrived.acquire(timeout=10)
+
+    assert arrived
+    assert verified(receiver.got[0], endpoint["secret"]) == "customer.deleted"
+
+
 def test_it_gives_up_after_the_last_retry() -> None:
     receiver = Receiver([500] * 10)
     clock = Clock(frozen_at=1_800_000_000)

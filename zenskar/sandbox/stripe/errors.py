@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 INVALID_REQUEST = "invalid_request_error"
-# A result is kept for its idempotency key unless validation refused the request or it never reached an endpoint.
-NEVER_SAVED = frozenset({400, 401, 403, 409, 429, 503})
 
 
 class SandboxError(Exception):

@@ -11,14 +11,13 @@ import orjson
 from zenskar.sandbox.stripe.accounts import account_invalid
 from zenskar.sandbox.stripe.calls import Call, LoggedRequest, Response
 from zenskar.sandbox.stripe.errors import (
-    NEVER_SAVED,
     StripeError,
     lock_timeout,
     rate_limited,
     server_error,
     unrecognized_url,
 )
-from zenskar.sandbox.stripe.expanding import expanded
+from zenskar.sandbox.stripe.expanding import expandable, expanded
 from zenskar.sandbox.stripe.faults import Fault
 from zenskar.sandbox.stripe.fields import parse
 from zenskar.sandbox.stripe.forms import request_params
@@ -53,6 +52,7 @@ class Gateway:
         try:
             response = self._answer(line, method, clean, parts.query, headers, body)
         except StripeError as error:
+            line.error_code = error.code or error.type
             response = self._failed(error, request_id)
         line.status = response.status if response.cut is None else None
         response.headers.setdefault("Request-Id", request_id)
@@ -158,17 +158,21 @@ class Gateway:
         forced: StripeError | None,
         kept_error: StripeError | None,
     ) -> Response:
-        """Execute under the lock and keep the result for the key. ``forced`` fails it; ``kept_error`` hides it."""
+        """Execute under the lock and keep the result for the key. ``forced`` fails it; ``kept_error`` hides it.
+
+        What the table of parameters refuses never began to execute and is not kept; a refusal from within is, a 400
+        too (docs.stripe.com/error-low-level#content-errors).
+        """
         kept: Response | None = None
         with self._sandbox.store.transaction():
             try:
-                response = self._executed(call, route, line, forced)
+                response, began = self._executed(call, route, line, forced)
                 if kept_error is not None and response.status < 300:
                     response = self._failed(kept_error, call.request_id)
                 if response.status == 500 and call.idempotency_key is not None:
                     # A repeat would only be given the same again.
                     response.headers["Stripe-Should-Retry"] = "false"
-                if response.status not in NEVER_SAVED:
+                if began:
                     kept = response
             finally:
                 if call.idempotency_key is not None:
@@ -180,22 +184,27 @@ class Gateway:
     def _run_late(self, call: Call, route: Route, line: LoggedRequest) -> None:
         self._run(call, route, line, None, None)
 
-    def _executed(self, call: Call, route: Route, line: LoggedRequest, forced: StripeError | None) -> Response:
+    def _executed(
+        self, call: Call, route: Route, line: LoggedRequest, forced: StripeError | None
+    ) -> tuple[Response, bool]:
+        """The answer, and whether execution began."""
+        began = False
         try:
             call.params = parse(route.table, call.raw)
+            paths = call.params.get("expand") or []
+            expandable(route.permission, listed=route.listed, paths=paths)
+            began = True
             if forced is not None:
                 raise forced
+            changes = self._sandbox.store.changes
             body = route.handler(self._sandbox, call)
-            line.wrote = call.method != "GET"
-            body = expanded(self._sandbox, body, call.params.get("expand") or [])
+            line.wrote = self._sandbox.store.changes > changes
+            body = expanded(self._sandbox, body, paths)
         except StripeError as error:
             line.error_code = error.code or error.type
-            return self._failed(error, call.request_id)
-        return Response(
-            status=200,
-            headers={"Content-Type": "application/json"},
-            body=orjson.dumps(body, option=orjson.OPT_INDENT_2),
-        )
+            return self._failed(error, call.request_id), began
+        answer = orjson.dumps(body, option=orjson.OPT_INDENT_2)
+        return Response(status=200, headers={"Content-Type": "application/json"}, body=answer), began
 
     def _failed(self, error: StripeError, request_id: str) -> Response:
         url = f"https://dashboard.stripe.com/{self._sandbox.account_id}/test/logs/{request_id}"

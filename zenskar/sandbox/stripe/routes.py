@@ -27,6 +27,11 @@ class Route:
     permission: str
 
     @property
+    def listed(self) -> bool:
+        """Whether it answers a list of what ``permission`` names."""
+        return self.method == "GET" and "{" not in self.template and self.permission != "account"
+
+    @property
     def name(self) -> str:
         return f"{self.method} {self.template}"
 

@@ -54,6 +54,7 @@ class StripeSandboxServer:
         self.sandbox = sandbox or StripeSandbox(
             api_key=api_key, webhook_url=webhook_url, webhook_secret=webhook_secret, state=state, **options
         )
+        self._owned = sandbox is None
         self.sandbox.exposed = exposed
         self._http = _Server((host, port), self.sandbox)
         self._stopping = threading.Event()
@@ -77,7 +78,7 @@ class StripeSandboxServer:
         return self
 
     def stop(self) -> None:
-        """Stop listening, cut open connections, wait for the threads, close the state file. Twice does no harm."""
+        """Stop listening, cut open connections, join the threads, close a sandbox of its own. Twice is harmless."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -89,7 +90,8 @@ class StripeSandboxServer:
         for thread in self._threads:
             thread.join(timeout=15)
         self._http.server_close()
-        self.sandbox.close()
+        if self._owned:
+            self.sandbox.close()
 
     def __enter__(self) -> StripeSandboxServer:
         return self.start()

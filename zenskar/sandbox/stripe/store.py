@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Collection:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(list(self._objects.values()))
 
+    def scan(self) -> Iterable[dict[str, Any]]:
+        """All of them, uncopied: the caller holds the lock and changes nothing meanwhile."""
+        return self._objects.values()
+
     def get(self, id: str) -> dict[str, Any] | None:
         return self._objects.get(id)
 
@@ -78,11 +82,13 @@ class Collection:
             self._ids.append(id)
             self._next_seq += 1
         self._objects[id] = body
+        self._store.changes += 1
         self._store.write(_PUT, (self.kind, id, self._next_seq, orjson.dumps(body)))
 
     def remove(self, id: str) -> None:
         if self._objects.pop(id, None) is not None:
             del self._places[id]
+            self._store.changes += 1
             self._store.write("DELETE FROM object WHERE kind = ? AND id = ?", (self.kind, id))
 
     def clear(self) -> None:
@@ -111,6 +117,7 @@ class Store:
     def __init__(self, path: Path | None = None) -> None:
         self._connection: sqlite3.Connection | None = None
         self._depth = 0
+        self.changes = 0
         self.lock = threading.RLock()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -98,14 +98,13 @@ def subscription_list(sandbox: StripeSandbox, call: Call) -> dict[str, Any]:
         raise resource_missing("customer", customer, param="customer", status=400)
 
     def keep(subscription: dict[str, Any]) -> bool:
+        present: str = subscription["status"]
         if customer is not None and subscription["customer"] != customer:
             return False
         if status is None:
             # Canceled ones are left out unless they are asked for.
-            return subscription["status"] != "canceled"
-        if status in ("all", subscription["status"]):
-            return True
-        return status == "ended" and subscription["status"] in ENDED
+            return present != "canceled"
+        return status in ("all", present) or (status == "ended" and present in ENDED)
 
     return page_of(
         sandbox.store.subscriptions,

@@ -194,7 +194,14 @@ class Webhooks:
         with self._store.lock:
             if self._held:
                 return None
-            return min((each["due"] for each in self._store.deliveries if self._url_of(each) is not None), default=None)
+            now, first = self._clock.now(), None
+            for delivery in self._store.deliveries.scan():
+                if delivery["id"] in self._posting or self._url_of(delivery) is None:
+                    continue
+                if delivery["due"] <= now:
+                    return now
+                first = delivery["due"] if first is None else min(first, delivery["due"])
+            return first
 
     def as_dict(self) -> dict[str, Any]:
         with self._store.lock:
@@ -236,7 +243,7 @@ class Webhooks:
 
     def _due(self, *, http: bool = False) -> Iterator[dict[str, Any]]:
         now = self._clock.now()
-        for delivery in [] if self._held else self._store.deliveries:
+        for delivery in () if self._held else self._store.deliveries.scan():
             due = delivery["due"] <= now and delivery["id"] not in self._posting
             if due and not (http and self._url_of(delivery) is None):
                 yield delivery
