@@ -86,7 +86,7 @@ def _rendering(as_json: bool) -> list[Processor]:
         # Without local variables: they hold keys, bodies and rows.
         frames = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=30))
         return [frames, mask_secrets, structlog.processors.JSONRenderer(default=str)]
-    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
     return [structlog.processors.format_exc_info, mask_secrets, plain]
 
 

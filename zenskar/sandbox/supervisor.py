@@ -78,7 +78,7 @@ class Supervisor:
                 self._watch(standins)
         finally:
             with _undisturbed():
-                processes.stop_together(list(self.apps.values()))
+                processes.stop_together(list(self.apps.values()), grace=6)
                 standins.stop()
                 self.folder.close()
 
