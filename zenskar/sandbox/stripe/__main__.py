@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
             port=options.port,
             api_key=options.api_key,
             webhook_url=options.webhook_url,
-            webhook_secret=options.webhook_secret or DEFAULT_SECRET,
+            webhook_secret=_secrets(options.webhook_secret) or DEFAULT_SECRET,
             state=options.state,
             host=options.host,
             exposed=options.exposed,
@@ -44,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _secrets(given: list[str]) -> list[str]:
+    return [secret.strip() for each in given for secret in each.split(",") if secret.strip()]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zenskar.sandbox.stripe", description=__doc__)
     parser.add_argument("--port", type=int, default=12111, help="0 takes a free one")
@@ -54,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", default=DEFAULT_KEY, help="the secret key it accepts: sk_test_…")
     parser.add_argument("--webhook-url", default=None, help="where every event is posted")
     parser.add_argument(
-        "--webhook-secret", action="append", default=None, help="signs webhooks; may be given more than once"
+        "--webhook-secret", action="append", default=[], help="signs webhooks; several by commas, or given repeatedly"
     )
     parser.add_argument("--state", type=Path, default=None, help="file that keeps everything between runs")
     parser.add_argument("--search-lag", type=float, default=60.0, help="seconds until search finds a write")

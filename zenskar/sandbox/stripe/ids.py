@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import string
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -13,9 +14,12 @@ class IdSource:
     """Random ids; with ``seed`` the same ones every time."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random = random.Random(seed) if seed is not None else random.SystemRandom()  # noqa: S311 - not a secret
+        self._random = random.Random(seed)  # noqa: S311 - ids are no secrets
+        self._seeded = seed is not None
 
     def new(self, prefix: str) -> str:
+        if prefix == "whsec" and not self._seeded:
+            return f"whsec_{secrets.token_hex(16)}"
         return f"{prefix}_{''.join(self._random.choices(_ALPHABET, k=_LENGTHS[prefix]))}"
 
     def invoice_prefix(self) -> str:
