@@ -10,10 +10,11 @@ from typing import Any, Final
 
 
 def _every(seconds: float, task: str) -> dict[str, Any]:
-    return {"task": task, "schedule": seconds, "options": {"expires": max(seconds, 1.0)}}
+    return {"task": task, "schedule": seconds, "options": {"expire_seconds": max(1, round(seconds))}}
 
 
 BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
+    "outbox": _every(1, "outbox.tasks.drain"),
     "webhooks": _every(1, "customers.tasks.webhooks_process"),
     "sync": _every(1, "customers.tasks.sync_due"),
 }

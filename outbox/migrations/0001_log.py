@@ -358,6 +358,14 @@ class Migration(migrations.Migration):
                 ("aggregate_id", models.CharField(max_length=255)),
                 ("next_sequence", models.BigIntegerField()),
                 ("due", models.DateTimeField(blank=True, help_text="Null: not before a person says so.", null=True)),
+                (
+                    "started",
+                    models.BooleanField(
+                        db_default=False,
+                        default=False,
+                        help_text="Being served; or the worker died while it served it.",
+                    ),
+                ),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 (
                     "subscription",
@@ -384,6 +392,14 @@ class Migration(migrations.Migration):
                 condition=models.Q(("state__in", ["retrying", "dead"])),
                 fields=["fingerprint", "-id"],
                 name="outbox_delivery_kind",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
+                condition=models.Q(("state__in", ["retrying", "dead"])),
+                fields=["aggregate_type", "aggregate_id", "sequence"],
+                name="outbox_delivery_aggregate",
             ),
         ),
         migrations.AddIndex(

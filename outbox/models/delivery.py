@@ -65,6 +65,12 @@ class Delivery(models.Model):
             models.Index(
                 fields=["fingerprint", "-id"], condition=models.Q(state__in=OPEN), name="outbox_delivery_kind"
             ),
+            # Serves the start of a detour: the open delivery of the event that it waits for.
+            models.Index(
+                fields=["aggregate_type", "aggregate_id", "sequence"],
+                condition=models.Q(state__in=OPEN),
+                name="outbox_delivery_aggregate",
+            ),
             # Serves the timeline of one event, resolved deliveries included.
             models.Index(fields=["event_id"], name="outbox_delivery_event"),
         ]
@@ -102,6 +108,9 @@ class Detour(models.Model):
     aggregate_id = models.CharField(max_length=NAME_LENGTH)
     next_sequence = models.BigIntegerField()
     due = models.DateTimeField(null=True, blank=True, help_text="Null: not before a person says so.")
+    started = models.BooleanField(
+        default=False, db_default=False, help_text="Being served; or the worker died while it served it."
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

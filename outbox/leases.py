@@ -1,0 +1,211 @@
+"""Leases: which lanes of a subscriber this worker may read, and until when.
+
+A lease protects the outside: no call is begun that could outlive it. The epoch protects the database: each claim
+raises it, and a worker whose epoch has passed changes nothing any more, however late it wakes up.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.db import connection
+
+from outbox.lanes import LANES
+
+# A lease is free when it has run out or was given back. A lane that is taken from somebody who did not give it back
+# gets a strike: that worker died or was suspended, perhaps of the lane's next event. SKIP LOCKED: two workers that
+# claim at once share what is free, and neither waits.
+CLAIM_SQL: Final = """
+WITH free AS (
+  SELECT id FROM outbox_lane
+   WHERE subscription_id = %(name)s AND (lease_until < clock_timestamp() OR owner = %(owner)s)
+     AND NOT lane = ANY (%(held)s::smallint[])
+   ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE outbox_lane AS l
+   SET owner = %(owner)s, epoch = l.epoch + 1, lease_until = clock_timestamp() + %(seconds)s * interval '1 second',
+       strikes = least(l.strikes + CASE WHEN l.owner IN ('', %(owner)s) THEN 0 ELSE 1 END, 100)
+  FROM free WHERE l.id = free.id
+RETURNING l.lane, l.epoch, l.cursor, l.strikes
+"""
+RENEW_SQL: Final = """
+UPDATE outbox_lane AS l SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second'
+  FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS held (lane, epoch)
+ WHERE l.subscription_id = %(name)s AND l.lane = held.lane AND l.epoch = held.epoch
+RETURNING l.lane
+"""
+RELEASE_SQL: Final = """
+UPDATE outbox_lane AS l SET owner = '', lease_until = clock_timestamp()
+  FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS held (lane, epoch)
+ WHERE l.subscription_id = %(name)s AND l.lane = held.lane AND l.epoch = held.epoch
+"""
+LEAVE_SQL: Final = """
+UPDATE outbox_lane SET owner = '', lease_until = clock_timestamp()
+ WHERE subscription_id = %(name)s AND owner = %(owner)s
+"""
+BLOCKED_SQL: Final = """
+SELECT lane, aggregate_type, aggregate_id FROM outbox_detour
+ WHERE subscription_id = %(name)s AND lane = ANY (%(lanes)s::smallint[])
+"""
+# Relays say that they are there, so that each takes its share only. Celery's short drains do not: they take what is
+# free and give it back.
+PRESENT_SQL: Final = """
+INSERT INTO outbox_relay AS r (owner, subscription_id) VALUES (%(owner)s, %(name)s)
+ON CONFLICT (owner, subscription_id) DO UPDATE SET seen_at = statement_timestamp()
+"""
+OTHERS_SQL: Final = """
+SELECT count(*) FROM outbox_relay
+ WHERE subscription_id = %(name)s AND owner <> %(owner)s AND seen_at > clock_timestamp() - %(seconds)s * interval '1 s'
+"""
+GONE_SQL: Final = """
+DELETE FROM outbox_relay
+ WHERE owner = %(owner)s OR seen_at < clock_timestamp() - interval '1 hour'
+"""
+
+
+@dataclass(slots=True)
+class HeldLane:
+    """A lane that this worker holds.
+
+    Attributes:
+        lane: its number.
+        epoch: of our claim.
+        cursor: the last position that went through, here in memory.
+        settled: the cursor as the database has it.
+        strikes: leases on it that ended badly since it last moved.
+        settled_at: ``time.monotonic()`` of the last settle.
+        processed: events that went through since the last settle.
+        errors: events that failed since the last settle.
+        short: the last read found less than it asked for.
+        rest_until: ``time.monotonic()`` until when nothing is read of it, after an outage of its own.
+        outages: outages in a row of this lane alone.
+        blocked: aggregates with a detour. Only the holder makes and ends detours, so this is always right.
+    """
+
+    lane: int
+    epoch: int
+    cursor: int
+    settled: int
+    strikes: int
+    settled_at: float = 0.0
+    processed: int = 0
+    errors: int = 0
+    short: bool = False
+    rest_until: float = 0.0
+    outages: int = 0
+    blocked: set[tuple[str, str]] = field(default_factory=set)
+
+
+class LaneLeases:
+    """The lanes of one subscriber that this worker holds.
+
+    Args:
+        name: of the subscriber.
+        owner: name of this worker, different from all others.
+        seconds: length of a lease.
+        resident: True for a relay that stays, and shares the lanes evenly with the other relays.
+    """
+
+    def __init__(self, name: str, owner: str, seconds: float, *, resident: bool) -> None:
+        self.held: dict[int, HeldLane] = {}
+        self._name = name
+        self._owner = owner
+        self._seconds = seconds
+        self._resident = resident
+        self._share_known = LANES
+        self.claims = 0
+        self._until = 0.0
+        self._next_look = 0.0
+
+    def remaining(self) -> float:
+        """Seconds for which the leases surely last, by a clock that was read before they were asked for."""
+        return self._until - time.monotonic()
+
+    def keep(self) -> None:
+        """Renew what is held and claim what is free, when it is time to."""
+        now = time.monotonic()
+        if self.held and self._until - now < self._seconds * 2 / 3:
+            self.renew()
+        if now >= self._next_look:
+            self._next_look = now + (1.0 if self._resident else 0.0)
+            self._claim(self._share())
+
+    def renew(self) -> None:
+        """Renew all leases now; lanes that somebody else has claimed meanwhile are dropped."""
+        started = time.monotonic()
+        with connection.cursor() as cursor:
+            cursor.execute(RENEW_SQL, {"name": self._name, "seconds": self._seconds, **self._keys(self.held.values())})
+            kept = {row[0] for row in cursor.fetchall()}
+        self.drop(set(self.held) - kept)
+        self._until = started + self._seconds
+
+    def drop(self, lanes: Iterable[int]) -> None:
+        """Forget lanes that are lost."""
+        for lane in list(lanes):
+            self.held.pop(lane, None)
+
+    def forget(self) -> None:
+        """Forget all lanes without a word to the database, after its connection was lost."""
+        self.held.clear()
+        self._next_look = 0.0
+
+    def excess(self) -> list[HeldLane]:
+        """Lanes beyond this relay's share, to be settled and given back."""
+        if not self._resident:
+            return []
+        surplus = len(self.held) - self._share_known
+        return list(self.held.values())[:surplus] if surplus > 0 else []
+
+    def release(self, lanes: Collection[HeldLane]) -> None:
+        """Give lanes back; they must be settled."""
+        with connection.cursor() as cursor:
+            cursor.execute(RELEASE_SQL, {"name": self._name, **self._keys(lanes)})
+        self.drop([lane.lane for lane in lanes])
+
+    def leave(self) -> None:
+        """Give everything back, also what an error made us forget, and say goodbye."""
+        with connection.cursor() as cursor:
+            cursor.execute(LEAVE_SQL, {"name": self._name, "owner": self._owner})
+            if self._resident:
+                cursor.execute(GONE_SQL, {"owner": self._owner})
+        self.held.clear()
+
+    def _share(self) -> int:
+        if not self._resident:
+            return LANES
+        values = {"name": self._name, "owner": self._owner, "seconds": max(5.0, self._seconds / 3)}
+        with connection.cursor() as cursor:
+            cursor.execute(PRESENT_SQL, values)
+            cursor.execute(OTHERS_SQL, values)
+            others = cursor.fetchone()[0]
+        self._share_known = math.ceil(LANES / (others + 1))
+        return self._share_known
+
+    def _claim(self, share: int) -> None:
+        room = share - len(self.held)
+        if room <= 0:
+            return
+        started = time.monotonic()
+        values = {"name": self._name, "owner": self._owner, "seconds": self._seconds}
+        with connection.cursor() as cursor:
+            cursor.execute(CLAIM_SQL, {**values, "held": list(self.held), "limit": room})
+            claimed = cursor.fetchall()
+            if not claimed:
+                return
+            self.claims += 1
+            for lane, epoch, position, strikes in claimed:
+                self.held[lane] = HeldLane(lane, epoch, position, position, strikes)
+            cursor.execute(BLOCKED_SQL, {"name": self._name, "lanes": [row[0] for row in claimed]})
+            for lane, aggregate_type, aggregate_id in cursor.fetchall():
+                self.held[lane].blocked.add((aggregate_type, aggregate_id))
+        ends = started + self._seconds
+        self._until = ends if len(self.held) == len(claimed) else min(self._until, ends)
+
+    @staticmethod
+    def _keys(lanes: Iterable[HeldLane]) -> dict[str, list[int]]:
+        held = list(lanes)
+        return {"lanes": [lane.lane for lane in held], "epochs": [lane.epoch for lane in held]}

@@ -1,0 +1,99 @@
+"""Settling: records what went through, on the condition that the lanes are still ours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import connection, transaction
+
+from outbox.leases import HeldLane
+
+# A worker that is suspended inside this transaction holds the rows of its lanes, which nobody else can claim then:
+# the server cuts it off.
+GUARD_SQL: Final = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+
+# The fence. Zero rows for a lane mean that somebody else has claimed it: nothing of it is recorded.
+MOVE_SQL: Final = """
+UPDATE outbox_lane AS l
+   SET cursor = m.cursor, moved_at = clock_timestamp(), strikes = 0, attempts = 0,
+       processed = l.processed + m.processed, errors = l.errors + m.errors
+  FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[], %(cursors)s::bigint[], %(processed)s::bigint[],
+              %(errors)s::bigint[]) AS m (lane, epoch, cursor, processed, errors)
+ WHERE l.subscription_id = %(name)s AND l.lane = m.lane AND l.epoch = m.epoch
+RETURNING l.lane
+"""
+# The same fence where no cursor moves: the rows are locked until the transaction ends.
+HOLD_SQL: Final = """
+SELECT l.lane FROM outbox_lane AS l
+  JOIN unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS h (lane, epoch)
+    ON l.lane = h.lane AND l.epoch = h.epoch
+ WHERE l.subscription_id = %(name)s ORDER BY l.lane FOR UPDATE OF l
+"""
+# Work on a lane that has cost workers their life is counted before it starts.
+START_SQL: Final = """
+UPDATE outbox_lane SET attempts = attempts + 1
+ WHERE subscription_id = %(name)s AND lane = %(lane)s AND epoch = %(epoch)s RETURNING attempts
+"""
+TALLY_SQL: Final = """
+UPDATE outbox_lane AS l SET processed = l.processed + t.processed, errors = l.errors + t.errors,
+       retries = l.retries + t.retries
+  FROM unnest(%(lanes)s::smallint[], %(processed)s::bigint[], %(errors)s::bigint[], %(retries)s::bigint[])
+       AS t (lane, processed, errors, retries)
+ WHERE l.subscription_id = %(name)s AND l.lane = t.lane
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a lane's cursor goes, and how many events did and did not go through."""
+
+    held: HeldLane
+    cursor: int
+    processed: int
+    errors: int
+
+
+@contextmanager
+def settling(seconds: float) -> Iterator[None]:
+    """A transaction in which the session may not idle longer than ``seconds``."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(GUARD_SQL, [str(int(seconds * 1000))])
+        yield
+
+
+def lanes_move(name: str, moves: Sequence[Move]) -> set[int]:
+    """Move cursors; the lanes that are still ours."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            MOVE_SQL,
+            {
+                "name": name,
+                "lanes": [move.held.lane for move in moves],
+                "epochs": [move.held.epoch for move in moves],
+                "cursors": [move.cursor for move in moves],
+                "processed": [move.processed for move in moves],
+                "errors": [move.errors for move in moves],
+            },
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def lanes_hold(name: str, lanes: Collection[HeldLane]) -> set[int]:
+    """Lock the rows of lanes; those that are still ours."""
+    held = list(lanes)
+    with connection.cursor() as cursor:
+        values = {"lanes": [lane.lane for lane in held], "epochs": [lane.epoch for lane in held]}
+        cursor.execute(HOLD_SQL, {"name": name, **values})
+        return {row[0] for row in cursor.fetchall()}
+
+
+def lane_start(name: str, held: HeldLane) -> int:
+    """Count a start of work on the lane; 0 if it is no longer ours."""
+    with connection.cursor() as cursor:
+        cursor.execute(START_SQL, {"name": name, "lane": held.lane, "epoch": held.epoch})
+        row = cursor.fetchone()
+        return row[0] if row else 0
