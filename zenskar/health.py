@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime as dt
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -80,9 +82,10 @@ class _Reports:
         self._report: dict[str, Any] = {}
         self._made_at = float("-inf")
 
-    def current(self) -> dict[str, Any]:
+    def current(self, *, kept: float = REPORT_KEPT) -> dict[str, Any]:
+        """The report; one older than ``kept`` seconds is made anew."""
         with self._lock:
-            if time.monotonic() - self._made_at >= REPORT_KEPT:
+            if time.monotonic() - self._made_at >= kept:
                 self._report = async_to_sync(_report)()
                 self._made_at = time.monotonic()
             return self._report
@@ -136,6 +139,7 @@ def kafka_check() -> str:
     if not settings.KAFKA_BOOTSTRAP_SERVERS:
         return "not configured"
     try:
+        _reach_any(settings.KAFKA_BOOTSTRAP_SERVERS)
         _kafka().list_topics(timeout=TIMEOUT)
     except KafkaException:
         return "does not answer"
@@ -144,7 +148,7 @@ def kafka_check() -> str:
 
 def component_figures(request: HttpRequest) -> list[Figure]:
     """The console's tile: each component and whether it answers, from the same report."""
-    found = _reports.current()["components"]
+    found = _reports.current(kept=15)["components"]
     return [
         Figure(label=name, value=entry["status"], tone="good" if entry["status"] == "up" else "bad")
         for name, entry in found.items()
@@ -164,6 +168,25 @@ def _select_one() -> None:
     with psycopg.connect(**parameters, autocommit=True) as connection:
         connection.execute("SET statement_timeout = '2s'")
         connection.execute("SELECT 1")
+
+
+def _reach_any(servers: str) -> None:
+    """Open and close a connection to the first server that takes one: a refusal is known at once, where librdkafka
+    would go on trying until its time-out.
+
+    Raises:
+        OSError: none of them does; the last one's error.
+    """
+    *others, last = servers.split(",")
+    for server in others:
+        with contextlib.suppress(OSError):
+            return _reach(server)
+    return _reach(last)
+
+
+def _reach(server: str) -> None:
+    host, _, port = server.strip().rpartition("://")[2].rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT / 2).close()
 
 
 _kafka_clients: Final[dict[str, AdminClient]] = {}
