@@ -170,7 +170,8 @@ def _line(value: object, longest: int) -> str:
     text = _text(value).strip()
     if _CONTROL.search(text):
         raise _Refused("invalid_characters", "Control characters are not allowed.")
-    text = unicodedata.normalize("NFC", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
     if not text:
         raise _Refused("required_field", "This must not be empty; null says that there is none.")
     if len(text) > longest:
