@@ -77,14 +77,14 @@ def sync_once(state_id: int, *, on_step: Callable[[str], None] = no_step) -> Out
 
 def sync_leased(lease: Lease, *, on_step: Callable[[str], None] = no_step) -> Outcome:
     """Synchronise a row that was taken, and give it back."""
-    state = SyncState.objects.filter(pk=lease.state_id, lease_token=lease.token).first()
+    state = _state(lease)
     if state is None:
         return Outcome.LEASE_LOST
     work = Work(lease, integration_get(state.integration), sync_settings(), on_step)
     try:
         work.step("taken")
         try:
-            _run(work)
+            _run(work, state)
             outcome = Outcome.DONE
         except NoToken as exc:
             settle_put_off(work, exc.retry_after)
@@ -113,15 +113,24 @@ def sync_leased(lease: Lease, *, on_step: Callable[[str], None] = no_step) -> Ou
     return outcome
 
 
-def _run(work: Work) -> None:
+def _run(work: Work, state: SyncState | None) -> None:
     for _ in range(_ROUNDS):
         request = SyncRequest.objects.in_flight().filter(state=work.lease.state_id).select_related("state").first()
         if request is not None:
             request_finish(work, request)
-        result = look(work)
+            state = None
+        state = state or _state(work.lease)
+        if state is None:
+            raise LeaseLost
+        result = look(work, state)
+        state = None
         if result is Look.SETTLED:
             work.step("settled")
             return
         if isinstance(result, Frozen) and request_send(work, result.request, expected=result.expected):
             return
     run_in_transaction(lambda: settle(work, lease_locked(work.lease), look_again=True))
+
+
+def _state(lease: Lease) -> SyncState | None:
+    return SyncState.objects.select_related("customer").filter(pk=lease.state_id, lease_token=lease.token).first()

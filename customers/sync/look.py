@@ -53,13 +53,15 @@ class _Seen:
     obstacle: str
 
 
-def look(work: Work) -> Look | Frozen:
+def look(work: Work, state: SyncState) -> Look | Frozen:
     """Look at both sides once.
+
+    Args:
+        state: the row and its customer, read without a lock after the last request was resolved.
 
     Returns:
         SETTLED, MOVED when the customer changed during the fetch, or the request that must now be sent.
     """
-    state = SyncState.objects.select_related("customer").get(pk=work.lease.state_id)
     customer, integration = state.customer, work.integration
     if (state.account, state.livemode) != (integration.account, integration.livemode):
         raise PermanentError("The record belongs to another account or mode than the key in use.", code="other_account")
@@ -186,7 +188,7 @@ def _merge(work: Work, state: SyncState, customer: Customer, remote: RemoteRecor
     plan = merge(base=state.base, ours=ours, theirs=theirs, owner=work.config.owner_of)
     questions = [Question(Kind.FIELD, item.field, item.base, item.ours, item.theirs) for item in plan.conflicts]
     pulled, refused = _pull(work, customer, plan)
-    questions_keep(state, questions + refused)
+    waiting = questions_keep(state, questions + refused)
     base = fields_advance(state.base, theirs, [*plan.agreed, *pulled])
     if plan.pushed:
         # The base learns of what is sent when it has arrived.
@@ -194,7 +196,7 @@ def _merge(work: Work, state: SyncState, customer: Customer, remote: RemoteRecor
         request = request_freeze(state, method=Method.UPDATE, body=body, fields=plan.pushed)
         SyncState.objects.filter(pk=state.pk).update(**base_columns(base))
         return Frozen(request, expected=fields_advance(theirs, plan.pushed, plan.pushed))
-    settle(work, state, base=base)
+    settle(work, state, base=base, waiting=waiting)
     return Look.SETTLED
 
 

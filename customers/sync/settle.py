@@ -46,8 +46,12 @@ class Question:
     detail: str = ""
 
 
-def questions_keep(state: SyncState, questions: list[Question]) -> None:
-    """Make the open conflicts of the row these: new ones open, known ones are updated, the others have converged."""
+def questions_keep(state: SyncState, questions: list[Question]) -> bool:
+    """Make the open conflicts of the row these: new ones open, known ones are updated, the others have converged.
+
+    Returns:
+        Whether any conflict holds the row up now; a mere proposal does not.
+    """
     known = {(row.kind, row.field): row for row in state.conflicts.open()}
     asked = {(question.kind, question.field) for question in questions}
     for question in questions:
@@ -75,6 +79,7 @@ def questions_keep(state: SyncState, questions: list[Question]) -> None:
         Conflict.objects.filter(pk__in=over).update(
             status=Conflict.Status.RESOLVED, resolution="converged", resolved_at=Now()
         )
+    return bool(questions) or any(kind in BLOCKING for kind, _ in known)
 
 
 def question_add(state: SyncState, question: Question) -> None:
@@ -99,6 +104,7 @@ def settle(
     *,
     status: SyncState.Status | None = None,
     base: Fields | None = None,
+    waiting: bool | None = None,
     look_again: bool = False,
     values: Mapping[str, Any] | None = None,
 ) -> None:
@@ -108,11 +114,13 @@ def settle(
         state: the row, locked.
         status: what it is now; None: a conflict if one is open, else in sync.
         base: the new base; None keeps the old one.
+        waiting: whether a conflict holds it up, where the caller knows; None: it is asked.
         look_again: something was seen that needs another look.
         values: other columns to write.
     """
     if status is None:
-        waiting = state.conflicts.open().exclude(kind=Conflict.Kind.SAME_EMAIL).exists()
+        if waiting is None:
+            waiting = state.conflicts.open().exclude(kind=Conflict.Kind.SAME_EMAIL).exists()
         status = SyncState.Status.CONFLICT if waiting else SyncState.Status.IN_SYNC
     clean = state.poke_count == work.lease.poke_count and not look_again
     columns: dict[str, Any] = {

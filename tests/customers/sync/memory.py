@@ -27,15 +27,20 @@ from customers.integrations import (
 )
 
 
+# One count for all worlds: their ids never meet in one database.
+_numbers: Iterator[int] = itertools.count(1)
+
+
 @dataclass
 class Call:
-    """A line of the request log; ``changed``: it altered the record."""
+    """A line of the request log. ``changed``: it altered the record; ``struck``: it never arrived."""
 
     method: str
     remote_id: str
     key: str = ""
     changed: bool = False
     replayed: bool = False
+    struck: bool = False
 
 
 @dataclass
@@ -49,11 +54,10 @@ class World:
     obstacles: dict[str, str] = field(default_factory=dict)
     before: list[Callable[[Call], None]] = field(default_factory=list)
     after: list[Callable[[Call], None]] = field(default_factory=list)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def add(self, *, reference: str = "", key: str = "", **fields: Any) -> RemoteRecord:
         """Create a record as a stranger would."""
-        record = RemoteRecord(remote_id=f"rem_{next(self.numbers)}", fields=dict(fields), reference=reference)
+        record = RemoteRecord(remote_id=f"rem_{next(_numbers)}", fields=dict(fields), reference=reference)
         self.records[record.remote_id] = record
         self._tell("created", record, key)
         return record
@@ -100,7 +104,7 @@ class World:
     def _tell(self, kind: str, record: RemoteRecord, key: str) -> None:
         self.messages.append(
             {
-                "id": f"msg_{next(self.numbers)}",
+                "id": f"msg_{next(_numbers)}",
                 "type": kind,
                 "remote_id": record.remote_id,
                 "reference": record.reference,
@@ -223,8 +227,10 @@ class _Planted:
 
     def __enter__(self) -> Call:
         self.world.calls.append(self.call)
+        self.call.struck = True
         for strike in self.world.before:
             strike(self.call)
+        self.call.struck = False
         return self.call
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

@@ -11,7 +11,7 @@ from customers.sync.engine import Outcome, sync_once
 from tests.customers.sync.conftest import Side, customer_of
 from tests.customers.sync.memory import MemoryIntegration
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 Status = SyncState.Status
 

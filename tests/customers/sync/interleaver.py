@@ -1,0 +1,260 @@
+"""Random lives of one customer on two sides, from a seed: edits, messages late, lost and twice, crashes, lost answers.
+
+Each life begins in agreement and ends when everything was delivered; ``check`` then says what must hold whatever
+happened in between. Every edit has a value of its own, so that a lost one shows.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.db.models import Q
+
+from customers.errors import CustomerDeleted
+from customers.integrations import IntegrationError, Unreachable, integration_get
+from customers.models import Conflict, Customer, SyncRequest, SyncState
+from customers.services import customer_create, customer_delete, customer_update
+from customers.sync.engine import sync_once
+from customers.sync.fields import customer_changes, customer_fields
+from customers.sync.pokes import SyncPokes
+from customers.sync.webhooks import webhook_store, webhooks_process_once
+from outbox.events import Event
+from outbox.subscribers import Deadline
+from tests.customers.sync.conftest import Died, Side
+from tests.customers.sync.memory import Call, World
+
+FIELDS: Final = ("name", "phone", "metadata.a", "metadata.b")
+ROOTS: Final = frozenset({"name", "email", "phone", "address", "metadata"})
+
+
+@dataclass
+class Life:
+    """One random life."""
+
+    seed: int
+    side: Side
+    steps: int
+    edits: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    trace: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.world: World = self.side.world
+        self.events: list[Event] = []
+        self.number = 0
+        self.depth = 0
+        self.deleted_here = self.deleted_there = False
+        self.faults = [0, 0]
+        self.world.before.append(lambda call: self._strike(call, 0))
+        self.world.after.append(lambda call: self._strike(call, 1))
+
+    def run(self) -> None:
+        """Live."""
+        self.customer = customer_create(name="start", metadata={"a": "start"})
+        if self.random.random() < 0.5:
+            self.side.rest()
+        for _ in range(self.steps):
+            self._act()
+        self._calm()
+
+    def _act(self) -> None:
+        actions = [
+            (5, self._edit_here),
+            (5, self._edit_there),
+            (4, self._deliver_pokes),
+            (3, self._hear_one),
+            (1, self._hear_twice),
+            (1, self._lose_message),
+            (1, self._lose_answer),
+            (1, self._lose_request),
+            (8, self._sync),
+            (0.3, self._delete_here),
+            (0.3, self._delete_there),
+        ]
+        weights, choices = zip(*actions, strict=True)
+        (action,) = self.random.choices(choices, weights)
+        self.trace.append(f"{'  ' * self.depth}{action.__name__}")
+        action()
+
+    def _between(self, step: str) -> None:
+        """At a step boundary of a sync: life goes on, the worker dies, or another one takes its row."""
+        chance = self.random.random()
+        if chance < 0.08:
+            self.trace.append(f"{'  ' * self.depth}died at {step}")
+            raise Died(step)
+        if chance < 0.25 and self.depth < 3:
+            self.depth += 1
+            if chance < 0.12:
+                # Suspended past its lease: somebody else works on the row, then it goes on as if nothing happened.
+                SyncState.objects.filter(self._mine()).update(lease_until="2020-01-01T00:00:00Z")
+                self.trace.append(f"{'  ' * self.depth}overtaken at {step}")
+                self._sync()
+            else:
+                self._act()
+            self.depth -= 1
+
+    def _edit_here(self) -> None:
+        name = self.random.choice(FIELDS)
+        self.number += 1
+        value = f"here {self.number}"
+        customer = Customer.objects.get(pk=self.customer.pk)
+        try:
+            customer_update(customer_id=customer.pk, changes=customer_changes(customer, {name: value}))
+        except CustomerDeleted:
+            return
+        self.edits[name]["here"] = value
+
+    def _edit_there(self) -> None:
+        living = self._living()
+        if living:
+            name = self.random.choice(FIELDS)
+            self.number += 1
+            value = f"there {self.number}"
+            self.world.edit(living[0], **{name: value})
+            self.edits[name]["there"] = value
+
+    def _delete_here(self) -> None:
+        try:
+            customer_delete(customer_id=self.customer.pk)
+        except CustomerDeleted:
+            return
+        self.deleted_here = True
+
+    def _delete_there(self) -> None:
+        for remote_id in self._living():
+            self.world.remove(remote_id)
+            self.deleted_there = True
+
+    def _deliver_pokes(self) -> None:
+        self.events += self.side.events()
+        if self.events:
+            count = self.random.randint(1, len(self.events))
+            SyncPokes().deliver(self.events[:count], Deadline.after(60))
+            del self.events[:count]
+
+    def _hear_one(self, *, keep: bool = False) -> None:
+        if self.world.messages:
+            index = self.random.randrange(len(self.world.messages))
+            message = self.world.messages[index]
+            if not keep:
+                del self.world.messages[index]
+            integration = integration_get("memory")
+            body = json.dumps(message).encode()
+            webhook_store(integration, integration.webhook_verify(body=body, headers={"Signature": "good"}))
+            webhooks_process_once()
+
+    def _hear_twice(self) -> None:
+        self._hear_one(keep=True)
+
+    def _lose_message(self) -> None:
+        if self.world.messages:
+            del self.world.messages[self.random.randrange(len(self.world.messages))]
+
+    def _lose_answer(self) -> None:
+        self.faults[1] += 1
+
+    def _lose_request(self) -> None:
+        self.faults[0] += 1
+
+    def _strike(self, call: Call, phase: int) -> None:
+        if self.faults[phase] and call.method != "retrieve":
+            self.faults[phase] -= 1
+            self.trace.append(f"{'  ' * self.depth}{call.method} {('request', 'answer')[phase]} lost")
+            raise Unreachable("planted")
+
+    def _sync(self) -> None:
+        for state in SyncState.objects.filter(self._mine()).order_by("id"):
+            SyncState.objects.filter(pk=state.pk).exclude(lease_until=None).filter(dirty_at=None).update(
+                lease_until=None
+            )
+            if self.depth == 0:
+                # Whoever held it has died: its time runs out.
+                SyncState.objects.filter(pk=state.pk).update(lease_until=None)
+            try:
+                sync_once(state.pk, on_step=self._between)
+            except Died:
+                continue
+            except SyncState.DoesNotExist:
+                continue
+
+    def _calm(self) -> None:
+        """Everything is delivered, nothing fails any more; lost messages are made up for by a look at all."""
+        self.faults = [0, 0]
+        for _ in range(12):
+            SyncState.objects.filter(self._mine()).update(lease_until=None)
+            SyncPokes().deliver(self.events, Deadline.after(60))
+            self.events = []
+            self.side.poke()
+            self.side.hear()
+            mine = SyncState.objects.filter(self._mine())
+            mine.look_again()
+            before = len(self.world.writes())
+            for state in mine:
+                sync_once(state.pk)
+            again = SyncState.objects.filter(self._mine(), dirty_at__isnull=False).exists()
+            if not again and len(self.world.writes()) == before and not self.world.messages:
+                self.events = self.side.events()
+                if all(event.origin == "memory" for event in self.events):
+                    return
+                self.side.read_up_to = min(event.id for event in self.events) - 1
+                self.events = []
+        raise AssertionError(self.told("It does not come to rest"))
+
+    def _mine(self) -> Q:
+        return Q(customer=self.customer) | Q(remote_id__in=list(self.world.records), integration="memory")
+
+    def _living(self) -> list[str]:
+        return [record.remote_id for record in self.world.living()]
+
+    def told(self, what: str) -> str:
+        return f"{what} (seed {self.seed}, {self.steps} steps):\n" + "\n".join(self.trace)
+
+    def check(self) -> None:
+        """What must hold at the end of any life."""
+        self.customer.refresh_from_db()
+        ours = [r for r in self.world.records.values() if r.reference == str(self.customer.pk)]
+        created = [call for call in self.world.calls if call.method == "create" and call.changed]
+        assert len(created) <= 1, self.told("A second remote customer")
+        states = list(SyncState.objects.filter(self._mine()))
+        assert len(states) == 1, self.told(f"{len(states)} states of one customer")
+        (state,) = states
+        assert not SyncRequest.objects.in_flight().filter(state=state).exists(), self.told("A request without an end")
+        for call in self.world.writes():
+            key_executed = call.changed or call.replayed or self._was_struck(call)
+            assert key_executed or self._vanished(call), self.told(f"A call without a difference: {call}")
+        if self.deleted_here or self.deleted_there:
+            assert self.customer.deleted_at is not None, self.told("Deleted there, alive here")
+            assert not self._living(), self.told("Deleted here, alive there")
+            assert state.status == SyncState.Status.DELETED, self.told(f"status {state.status}")
+            return
+        assert self.customer.deleted_at is None, self.told("Deleted by nobody")
+        (record,) = self.world.living()
+        here, there = customer_fields(self.customer, ROOTS), record.fields
+        conflicts = set(Conflict.objects.open().filter(state=state).values_list("field", flat=True))
+        for name in FIELDS:
+            edits = self.edits[name]
+            if name in conflicts:
+                assert len(edits) == 2, self.told(f"A conflict about {name}, which one side alone edited")
+                assert (here[name], there[name]) == (edits["here"], edits["there"]), self.told(f"{name} was lost")
+                continue
+            assert here.get(name) == there.get(name), self.told(f"{name}: {here.get(name)!r} and {there.get(name)!r}")
+            assert (state.base or {}).get(name) == here.get(name), self.told(f"The base of {name} is wrong")
+            if edits:
+                assert here.get(name) in edits.values(), self.told(f"An edit of {name} was lost: {edits}")
+        expected = SyncState.Status.CONFLICT if conflicts else SyncState.Status.IN_SYNC
+        assert state.status == expected, self.told(f"status {state.status}")
+        assert ours or not created, self.told("The record of another")
+
+    def _was_struck(self, call: Call) -> bool:
+        return call.struck
+
+    def _vanished(self, call: Call) -> bool:
+        """It was deleted between the fetch and the call."""
+        return self.deleted_there or call.method == "delete"
+
+
+__all__ = ["FIELDS", "IntegrationError", "Life"]
