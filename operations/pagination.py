@@ -16,12 +16,12 @@ else:
 
 COUNTED_AT_MOST: Final = 10_000
 
-# Serves CheapPaginator.count: the planner's row estimate of a table with all its partitions; -1 where one was never
-# analysed. A partitioned parent holds no rows of its own and is left out.
+# Serves CheapPaginator.count: the planner's row estimate of a table, or of all partitions of a partitioned one. What
+# was never analysed has -1.
 ESTIMATE_SQL: Final = """
-SELECT coalesce(sum(c.reltuples), 0)::bigint, coalesce(bool_or(c.reltuples < 0), true)
-  FROM pg_partition_tree(%s::regclass) t JOIN pg_class c ON c.oid = t.relid
- WHERE t.isleaf
+SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class c
+ WHERE c.relkind = 'r' AND c.oid IN (
+    SELECT %(table)s::regclass::oid UNION SELECT relid::oid FROM pg_partition_tree(%(table)s::regclass))
 """
 
 
@@ -40,6 +40,5 @@ class CheapPaginator(_Paginator):
 
     def _estimate(self, rows: QuerySet[Any]) -> int:
         with connections[rows.db].cursor() as cursor:
-            cursor.execute(ESTIMATE_SQL, [f'"{rows.model._meta.db_table}"'])
-            estimate, unknown = cursor.fetchone()
-        return 0 if unknown else int(estimate)
+            cursor.execute(ESTIMATE_SQL, {"table": f'"{rows.model._meta.db_table}"'})
+            return int(cursor.fetchone()[0])

@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
@@ -28,7 +28,7 @@ PUBLISHED: Final = "/api/v1/"
 class SchemaView(SpectacularAPIView):
     """``/api/schema/``: the description as JSON, or YAML when that is asked for."""
 
-    renderer_classes = [OpenApiJsonRenderer, OpenApiYamlRenderer]
+    renderer_classes = [OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer]
     permission_classes = [HasScope]
     required_scopes = {"read": Scope.CUSTOMERS_READ.value}
     schema = None

@@ -118,6 +118,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s"
+DATE_FORMAT = "Y-m-d"
 STATIC_URL = "static/"
 # Files are served from the packages they came in: there is nothing to collect, and nothing to forget to collect.
 WHITENOISE_USE_FINDERS = True
@@ -214,6 +216,8 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
 # -- The log and its subscribers ---------------------------------------------------------------------------
 OUTBOX_SUBSCRIBERS: list[str] = ["customers.sync.pokes.SyncPokes"]
+if KAFKA_BOOTSTRAP_SERVERS:
+    OUTBOX_SUBSCRIBERS.append("outbox.kafka.KafkaSubscriber")
 OUTBOX_RELAY_COMPANIONS: list[str] = [
     "customers.sync.webhooks.webhooks_process_once",
     "customers.sync.runner.sync_due_once",

@@ -53,7 +53,15 @@ def test_it_refuses_strangers() -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    ["Bearer", "Bearer ", "Bearer zk_x_y", "Basic YTpi", "Bearer zk_000000000000_" + "0" * 43, "Bearer \xff", "x" * 9000],
+    [
+        "Bearer",
+        "Bearer ",
+        "Bearer zk_x_y",
+        "Basic YTpi",
+        "Bearer zk_000000000000_" + "0" * 43,
+        "Bearer \xff",
+        "x" * 9000,
+    ],
 )
 def test_it_refuses_what_is_no_key(db: None, authorization: str) -> None:
     response = get(authorization)

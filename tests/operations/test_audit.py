@@ -21,7 +21,9 @@ def test_it_keeps_who_did_what_and_the_correlation_id() -> None:
     assert entry.correlation_id == "abc-1"
 
 
-@pytest.mark.parametrize("statement", ["UPDATE operations_auditentry SET actor = 'x'", "DELETE FROM operations_auditentry"])
+@pytest.mark.parametrize(
+    "statement", ["UPDATE operations_auditentry SET actor = 'x'", "DELETE FROM operations_auditentry"]
+)
 def test_it_refuses_to_rewrite_history(statement: str) -> None:
     audit_record(actor="user:ann", action="delivery.retried")
 
