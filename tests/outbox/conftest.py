@@ -31,7 +31,7 @@ def publish_all(*aggregates: str) -> list[int]:
         return publish_many([new(aggregate) for aggregate in aggregates])
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, *subscribers: registry.Subscriber) -> None:
+def only(monkeypatch: pytest.MonkeyPatch, *subscribers: registry.Subscriber) -> None:
     for module in ("outbox.subscribers", "outbox.relay", "outbox.subscriptions", "outbox.relaying"):
         monkeypatch.setattr(f"{module}.subscribers", lambda: subscribers)
     subscriptions_ensure()
@@ -41,7 +41,7 @@ def _only(monkeypatch: pytest.MonkeyPatch, *subscribers: registry.Subscriber) ->
 def collector(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Collector:
     """The only subscriber: outside of transactions, in memory."""
     subscriber = Collector()
-    _only(monkeypatch, subscriber)
+    only(monkeypatch, subscriber)
     return subscriber
 
 
@@ -54,7 +54,7 @@ def ledger(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[
             " sequence bigint, amount int CHECK (amount > 0), nth bigint GENERATED ALWAYS AS IDENTITY)"
         )
     subscriber = Ledger()
-    _only(monkeypatch, subscriber)
+    only(monkeypatch, subscriber)
     yield subscriber
     Ledger.poison.clear()
     with connection.cursor() as cursor:

@@ -1,0 +1,291 @@
+"""The subscriber that brings events to Kafka.
+
+At least once, in the order of each aggregate. Every record carries the event's id and its number within its aggregate;
+a consumer that drops what has a number not above the last one it saw has each event once, whatever was sent twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import orjson
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from outbox import metrics
+from outbox.conf import KafkaSettings, kafka_settings
+from outbox.errors import ConfigurationError, ErrorClass, OutageError
+from outbox.events import Event
+from outbox.subscribers import Deadline, Failure, Subscriber
+
+log = structlog.get_logger(__name__)
+
+ENQUEUE_SECONDS: Final = 2.0
+SILENCE_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 3.0
+# What a record takes besides its key, value and headers, at most.
+RECORD_OVERHEAD_BYTES: Final = 512
+
+_PERMANENT: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.POLICY_VIOLATION,
+    }
+)
+_CONFIGURATION: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+    }
+)
+
+
+class KafkaSubscriber(Subscriber):
+    """Sends every event to the topic ``<prefix>.<topic>``, with the aggregate's id as key.
+
+    A call begins with an empty queue and ends with an empty queue: what no broker acknowledged by its end is purged,
+    with the producer, and comes again. So nothing that this process still holds can reach Kafka after another one has
+    taken the lanes over. ``message.timeout.ms`` says the same to librdkafka, for a process that is suspended meanwhile.
+    """
+
+    name = "kafka"
+
+    def __init__(self) -> None:
+        self._link: _Link | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def call_seconds(self) -> float:  # type: ignore[override]
+        """The time-out of a message, and the time to enqueue a batch."""
+        return kafka_settings().message_timeout + ENQUEUE_SECONDS
+
+    def deliver(self, events: Sequence[Event], deadline: Deadline) -> list[Failure]:
+        config = kafka_settings()
+        if not config.bootstrap_servers:
+            raise ConfigurationError("KAFKA_BOOTSTRAP_SERVERS is not set.", code="kafka_unset")
+        with self._guard:
+            link = self._link_of_this_process(config)
+            try:
+                link.ensure_topics({f"{config.topic_prefix}.{event.topic}" for event in events})
+                failures = _Call(link, config, events).run(deadline)
+            except OutageError:
+                self._drop()
+                raise
+            if any(failure.error_class is ErrorClass.OUTAGE for failure in failures):
+                self._drop()
+        metrics.KAFKA_CONNECTED.set(0 if self._link is None else 1)
+        return failures
+
+    def close(self) -> None:
+        """Let go of the producer; its queue is empty between calls."""
+        with self._guard:
+            self._drop()
+
+    def _link_of_this_process(self, config: KafkaSettings) -> _Link:
+        if self._link is None or self._link.pid != os.getpid() or self._link.config != config:
+            self._link = _Link(config)
+        return self._link
+
+    def _drop(self) -> None:
+        metrics.KAFKA_CONNECTED.set(0)
+        if self._link is not None:
+            self._link.purge()
+            self._link = None
+
+
+class _Link:
+    """The producer of one process, made on first use: librdkafka's threads do not survive a fork."""
+
+    # What a child inherited is never touched: to destroy it would wait for threads that the child does not have.
+    _inherited: list[_Link] = []
+
+    def __init__(self, config: KafkaSettings) -> None:
+        self.pid = os.getpid()
+        self.config = config
+        self.down_since: float | None = None
+        self.denied = ""
+        self._topics: set[str] = set()
+        base: dict[str, Any] = {"bootstrap.servers": config.bootstrap_servers, **config.extra}
+        self.producer = Producer(
+            {
+                **base,
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "message.timeout.ms": int(config.message_timeout * 1000),
+                "message.max.bytes": config.message_max_bytes,
+                "queue.buffering.max.messages": 1_000_000,
+                "reconnect.backoff.max.ms": 1_000,
+                "socket.keepalive.enable": True,
+                "error_cb": self._on_error,
+                "log_level": 3,
+            }
+        )
+        self._admin = AdminClient({**base, "log_level": 3})
+        _Link._inherited = [link for link in (*_Link._inherited, self) if link.pid != self.pid] + [self]
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
+            self.down_since = self.down_since or time.monotonic()
+        elif error.code() in _CONFIGURATION or error.code() == KafkaError._SSL:
+            self.denied = error.str()
+        log.info("kafka_error", code=error.name())
+
+    def ensure_topics(self, topics: set[str]) -> None:
+        """Make topics that this process has not met yet and that are missing.
+
+        Where we may not, the broker may make them by itself, or says so when we send.
+
+        Raises:
+            OutageError: no broker answers.
+        """
+        new = topics - self._topics
+        if not new:
+            return
+        try:
+            cluster = self._admin.list_topics(timeout=ANSWER_SECONDS)
+        except KafkaException as exc:
+            raise OutageError("No broker answers.", code=exc.args[0].name()) from exc
+        # Without a controller among its brokers a cluster takes no such request, and we would wait for nothing.
+        if cluster.controller_id in cluster.brokers:
+            for topic in sorted(new - set(cluster.topics)):
+                self._make_topic(topic)
+        self._topics |= new
+
+    def _make_topic(self, topic: str) -> None:
+        wanted = NewTopic(topic, self.config.partitions, self.config.replication_factor)
+        try:
+            made = self._admin.create_topics([wanted], request_timeout=ANSWER_SECONDS)[topic]
+            made.result(timeout=ANSWER_SECONDS + 1)
+        except (KafkaException, TimeoutError) as exc:
+            log.info("kafka_topic_not_made", topic=topic, error=str(exc)[:200])
+        else:
+            log.info("kafka_topic_made", topic=topic, partitions=self.config.partitions)
+
+    def purge(self) -> None:
+        """Throw away what is queued or in flight, and hear of it."""
+        self.producer.purge()
+        self.producer.flush(1.0)
+
+
+class _Call:
+    """One call of ``deliver``: a batch on its way."""
+
+    def __init__(self, link: _Link, config: KafkaSettings, events: Sequence[Event]) -> None:
+        self._link = link
+        self._config = config
+        self._events = events
+        self._acknowledged = bytearray(len(events))
+        self._waiting = 0
+        self._failures: dict[int, Failure] = {}
+
+    def run(self, deadline: Deadline) -> list[Failure]:
+        """Send all events and wait until all are acknowledged, or the time is over."""
+        # Checked before each event: a process that was suspended here must not go on as if no time had passed.
+        until = deadline.at - self._config.message_timeout
+        self._link.down_since, self._link.denied = None, ""
+        skipped = self._enqueue(until)
+        # It ends before the first message times out: librdkafka would give up one message and send the next.
+        complete = self._flush(Deadline(deadline.at - min(1.0, self._config.message_timeout / 4)))
+        if not complete:
+            self._link.purge()
+        if self._link.denied:
+            raise ConfigurationError(self._link.denied, code="kafka_denied")
+        for index in range(len(self._events)):
+            if not self._acknowledged[index] and index not in self._failures and index not in skipped:
+                self._fail(index, ErrorClass.OUTAGE, "not_acknowledged", "No broker acknowledged it in time.")
+        return [self._failures[index] for index in sorted(self._failures)]
+
+    def _enqueue(self, until: float) -> set[int]:
+        """Queue the events; those left out because one before them in their aggregate is too large."""
+        produce, poll = self._link.producer.produce, self._link.producer.poll
+        prefix, limit = f"{self._config.topic_prefix}.", self._config.message_max_bytes - RECORD_OVERHEAD_BYTES
+        behind: set[tuple[str, str]] = set()
+        skipped: set[int] = set()
+        for index, event in enumerate(self._events):
+            if time.monotonic() > until:
+                break
+            if behind and event.aggregate in behind:
+                skipped.add(index)
+                continue
+            key, value, headers = event.aggregate_id.encode(), event.payload_json, _headers(event, self._config.source)
+            size = len(key) + len(value) + sum(len(name) + len(text) + 8 for name, text in headers)
+            if size > limit:
+                message = f"The event takes {size} bytes, and Kafka takes {limit} (KAFKA_MESSAGE_MAX_BYTES)."
+                self._fail(index, ErrorClass.PERMANENT, "too_large", message)
+                behind.add(event.aggregate)
+                continue
+            report = partial(self._report, index)
+            while True:
+                try:
+                    produce(prefix + event.topic, value, key, on_delivery=report, headers=headers)
+                    self._waiting += 1
+                    break
+                except BufferError:
+                    poll(0.05)
+                    if time.monotonic() > until:
+                        break
+        return skipped
+
+    def _flush(self, deadline: Deadline) -> bool:
+        while self._waiting:
+            self._link.producer.flush(min(0.25, deadline.remaining()))
+            if not self._waiting:
+                break
+            down = self._link.down_since
+            gone = down is not None and time.monotonic() - down > SILENCE_SECONDS
+            if gone or self._link.denied or not deadline.remaining():
+                return False
+        return True
+
+    def _report(self, index: int, error: KafkaError | None, _message: Message) -> None:
+        self._waiting -= 1
+        if error is None:
+            self._acknowledged[index] = 1
+            self._link.down_since = None
+            return
+        error_class = ErrorClass.OUTAGE
+        if error.code() in _PERMANENT:
+            error_class = ErrorClass.PERMANENT
+        elif error.code() in _CONFIGURATION:
+            error_class = ErrorClass.CONFIGURATION
+        self._fail(index, error_class, error.name(), error.str())
+
+    def _fail(self, index: int, error_class: ErrorClass, code: str, message: str) -> None:
+        self._failures[index] = Failure(self._events[index], error_class, code, message)
+
+
+def _headers(event: Event, source: str) -> list[tuple[str, str]]:
+    """CloudEvents 1.0 attributes in Kafka's binary mode, and what else travels with an event."""
+    headers = [
+        ("ce_specversion", "1.0"),
+        ("ce_id", str(event.uid)),
+        ("ce_source", source),
+        ("ce_type", event.type),
+        ("ce_time", event.created_at.isoformat()),
+        ("ce_subject", event.aggregate_id),
+        ("content-type", "application/json"),
+        ("sequence", str(event.sequence)),
+        ("schema_version", str(event.schema_version)),
+        ("aggregate_type", event.aggregate_type),
+    ]
+    optional = ("origin", "correlation_id", "causation_id", "traceparent")
+    headers += [(name, value) for name in optional if (value := getattr(event, name))]
+    if event.headers_text != "{}":
+        own = {name for name, _ in headers}
+        headers += [(name, str(value)) for name, value in orjson.loads(event.headers_text).items() if name not in own]
+    return headers
