@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from zenskar.sandbox.folder import Endpoints
 
@@ -40,15 +40,15 @@ def demo_run(endpoints: Endpoints, *, topic: str) -> str:
         DemoFailed: a step did not happen within its time.
     """
     web, stripe = _Here(endpoints), _Stripe(endpoints)
-    consumer = _consumer(endpoints["kafka_bootstrap_servers"], topic)
+    records = _Topic(endpoints["kafka_bootstrap_servers"], topic)
     try:
         email = f"ada.{secrets.token_hex(4)}@example.com"
         begun = time.monotonic()
         customer = web.create({"name": "Ada Lovelace", "email": email, "metadata": {"made_by": "make run"}})
         remote, in_stripe = _timed(begun, "the customer in Stripe", lambda: stripe.find(email))
-        message, in_kafka = _timed(begun, "its event in Kafka", lambda: _record(consumer, str(customer["id"])))
+        message, in_kafka = _timed(begun, "its event in Kafka", lambda: records.record(str(customer["id"])))
     finally:
-        consumer.close()
+        records.close()
 
     phone = f"+49 30 {secrets.randbelow(900000) + 100000}"
     begun = time.monotonic()
@@ -111,32 +111,48 @@ def _timed(begun: float, what: str, look: Callable[[], T | None]) -> tuple[T, fl
             return seen, time.monotonic() - begun
         if time.monotonic() - begun > PATIENCE:
             raise DemoFailed(f"{what} was not seen within {PATIENCE:.0f} s")
-        time.sleep(0.02)
+        time.sleep(0.04)
 
 
-def _consumer(servers: str, topic: str) -> Consumer:
-    """A consumer that stands at the end of every partition of the topic, which it brings into being if need be."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "zenskar-demo", "log_level": 0})
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        metadata = consumer.list_topics(topic, timeout=10).topics[topic]
-        if metadata.error is None and metadata.partitions:
-            break
-        if time.monotonic() > deadline:
-            raise DemoFailed(f"Kafka has no topic {topic}: {metadata.error}")
-        time.sleep(0.1)
-    ends = []
-    for partition in metadata.partitions:
-        end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-        ends.append(TopicPartition(topic, partition, OFFSET_END if end is None else end[1]))
-    consumer.assign(ends)
-    return consumer
+class _Topic:
+    """A consumer of one topic that hands over only what came after it was made."""
 
+    def __init__(self, servers: str, topic: str) -> None:
+        self._topic = topic
+        self._consumer = Consumer({"bootstrap.servers": servers, "group.id": "zenskar-demo", "log_level": 0})
+        self._assigned = False
+        ends = {partition: self._end(partition) for partition in self._partitions()}
+        if ends:
+            self._assign(ends)
 
-def _record(consumer: Consumer, key: str) -> Message | None:
-    message = consumer.poll(0.02)
-    if message is None:
-        return None
-    if message.error() is not None:
-        raise DemoFailed(str(KafkaException(message.error())))
-    return message if (message.key() or b"").decode() == key else None
+    def record(self, key: str) -> Message | None:
+        """The next record when it has the key, else None."""
+        if not self._assigned:
+            # There was no such topic yet, so all that is in it came after.
+            if not (partitions := self._partitions()):
+                return None
+            self._assign(dict.fromkeys(partitions, OFFSET_BEGINNING))
+        message = self._consumer.poll(0.02)
+        if message is None:
+            return None
+        if (error := message.error()) is not None:
+            raise DemoFailed(f"Kafka: {error}")
+        return message if (message.key() or b"").decode() == key else None
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _partitions(self) -> list[int]:
+        try:
+            metadata = self._consumer.list_topics(self._topic, timeout=10).topics[self._topic]
+        except KafkaException as exc:
+            raise DemoFailed(f"Kafka does not answer: {exc}") from exc
+        return [] if metadata.error is not None else list(metadata.partitions)
+
+    def _end(self, partition: int) -> int:
+        offsets = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=10)
+        return OFFSET_END if offsets is None else int(offsets[1])
+
+    def _assign(self, offsets: dict[int, int]) -> None:
+        self._consumer.assign([TopicPartition(self._topic, partition, at) for partition, at in offsets.items()])
+        self._assigned = True
