@@ -9,3 +9,13 @@ class DbresilienceConfig(AppConfig):
     name = "dbresilience"
     verbose_name = "Database resilience"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from django.db.backends.signals import connection_created
+
+        from dbresilience.monitor.conf import monitor_settings
+        from dbresilience.observations.statements import observe_connection
+
+        # A bad setting stops the start, not the first alarm.
+        monitor_settings()
+        connection_created.connect(observe_connection, dispatch_uid="dbresilience.observe_connection")

@@ -5,11 +5,23 @@ Source: PostgreSQL documentation, appendix A, "PostgreSQL Error Codes".
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 import psycopg
 from psycopg import errors
 
+ConstraintKind = Literal["unique", "foreign_key", "not_null", "check", "exclusion"]
+
 SERIALIZATION_FAILURE = "40001"
 DEADLOCK_DETECTED = "40P01"
+
+CONSTRAINT_KINDS: Final[dict[str, ConstraintKind]] = {
+    "23505": "unique",
+    "23503": "foreign_key",
+    "23502": "not_null",
+    "23514": "check",
+    "23P01": "exclusion",
+}
 
 _CONNECTION_CLASS = "08"
 _SERVER_STOPS_US = frozenset({"57P01", "57P02", "57P03", "57P05"})

@@ -63,6 +63,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         SECRET_KEY="tests-only-" + "0" * 50,
         ALLOWED_HOSTS="*",
         HTTPS="false",
+        # What a process observed is written when a test asks for it, not by a thread that outlives the test's database.
+        DB_STATISTICS_INTERVAL="0",
         DATABASE_URL="postgresql://127.0.0.1:1/no",
     )
     if options.help or options.version or options.collectonly or options.markers or options.showfixtures:
