@@ -33,11 +33,11 @@ def test_it_pages_with_starting_after(account: Account) -> None:
 @documented("docs.stripe.com/api/pagination")
 def test_it_pages_backwards_with_ending_before(account: Account) -> None:
     email = account.email()
-    ids = [account.new(email=email).id for _ in range(3)]
+    ids = [account.new(email=email).id for _ in range(4)]
 
-    page = account.customers.list({"email": email, "limit": 1, "ending_before": ids[0]})
+    page = account.customers.list({"email": email, "limit": 2, "ending_before": ids[0]})
 
-    assert ([each.id for each in page.data], page.has_more) == ([ids[1]], True)
+    assert ([each.id for each in page.data], page.has_more) == ([ids[2], ids[1]], True)
 
 
 @documented("docs.stripe.com/api/pagination/auto")

@@ -40,6 +40,16 @@ def test_it_combines_clauses(account: Account) -> None:
     assert [each.id for each in found] == [wanted.id]
 
 
+@documented(f"{SEARCH}: clauses joined by OR")
+def test_it_finds_what_satisfies_one_of_several_clauses(account: Account) -> None:
+    first, second = account.email(), account.email()
+    wanted = {account.new(email=first).id, account.new(email=second).id}
+
+    found = account.searched(f"email:'{first}' OR email:'{second}'", until=lambda data: len(data) == 2)
+
+    assert {each.id for each in found} == wanted
+
+
 @documented(f"{SEARCH}: the null value")
 def test_it_finds_what_has_no_such_metadata(account: Account) -> None:
     email = account.email()

@@ -88,7 +88,8 @@ class StripeSandboxServer:
             self._http.shutdown()
         self._http.cut_connections()
         for thread in self._threads:
-            thread.join(timeout=15)
+            # A receiver that does not answer must not hold the end up: the delivery is kept, and sent again.
+            thread.join(timeout=2)
         self._http.server_close()
         if self._owned:
             self.sandbox.close()
