@@ -15,7 +15,6 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.utils import encoders
 
 from operations.errors import BodyTooLarge, FieldError, MalformedBody
-from operations.problem_details import MEDIA_TYPE as PROBLEM
 
 DEEPEST: Final = 32
 """Levels of arrays and objects in one body; far more than any body of ours has, far less than Python's stack."""
@@ -75,7 +74,7 @@ def parsed(body: bytes) -> Any:
 
 
 class JsonRenderer(BaseRenderer):
-    """Renders JSON; the only form in which the API answers."""
+    """Renders JSON; the only form in which the API answers. Problems are the same with another name."""
 
     media_type = "application/json"
     format = "json"
@@ -88,13 +87,6 @@ class JsonRenderer(BaseRenderer):
         if data is None:
             return b""
         return orjson.dumps(data, default=_plain)
-
-
-class ProblemRenderer(JsonRenderer):
-    """The same for clients that ask for problem documents by name."""
-
-    media_type = PROBLEM
-    format = "problem"
 
 
 _encoder: Final = encoders.JSONEncoder()

@@ -71,6 +71,7 @@ def logging_config(*, form: Format = "auto", level: str = "INFO") -> dict[str, A
             "django": {"level": level, "handlers": [], "propagate": True},
             # Each request and each exception in it already has its line.
             "django.request": {"level": "CRITICAL"},
+            "django.security.csrf": {"level": "CRITICAL"},
             "django.server": {"level": "WARNING", "handlers": [], "propagate": True},
             # Sends one line for each task and beat entry, several a second; django_structlog's replace them.
             "celery.app.trace": {"level": "WARNING"},

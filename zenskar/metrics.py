@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hmac
-from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from operations.authentication import ApiKeyAuthentication, KeyHolder, StaffSessionAuthentication
 from operations.metrics import metrics_page
 from operations.models import ApiKey
+from operations.negotiation import AnyFormat
 from operations.scopes import Scope
 
 
@@ -30,21 +29,11 @@ class MetricsTokenAuthentication(BaseAuthentication):
         return KeyHolder(key), key
 
 
-class _AnyFormat(BaseContentNegotiation):
-    """Prometheus asks for formats of its own; the page has one."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        return parsers[0]
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        return renderers[0], renderers[0].media_type
-
-
 class MetricsView(APIView):
     """All metrics, for Prometheus."""
 
     authentication_classes = (MetricsTokenAuthentication, ApiKeyAuthentication, StaffSessionAuthentication)
-    content_negotiation_class = _AnyFormat
+    content_negotiation_class = AnyFormat
     throttle_classes = ()
     required_scopes = {"read": Scope.METRICS_READ.value}
     schema = None

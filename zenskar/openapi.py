@@ -17,6 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from operations.negotiation import AnyFormat
 from operations.permissions import HasScope
 from operations.problem_details import MEDIA_TYPE
 from operations.scopes import Scope
@@ -37,6 +38,7 @@ class SchemaView(SpectacularAPIView):
 class DocsView(APIView):
     """``/api/docs/``: the description as a page to try things on."""
 
+    content_negotiation_class = AnyFormat
     required_scopes = {"read": Scope.CUSTOMERS_READ.value}
     schema = None
 
@@ -89,7 +91,7 @@ def add_problem_answers(result: dict[str, Any], generator: Any, request: HttpReq
     for operations in result["paths"].values():
         for operation in operations.values():
             for status, answer in operation["responses"].items():
-                if status >= "400" and not answer.get("content"):
+                if status >= "400":
                     answer["content"] = content
             operation["responses"].setdefault("default", {"description": "A problem.", "content": content})
     return result

@@ -36,6 +36,9 @@ class RequestLogMiddleware(RequestMiddleware):
         route = request.resolver_match.route if request.resolver_match else "none"
         HTTP_REQUESTS.labels(method, route, str(response.status_code)).inc()
         HTTP_DURATION.labels(method, route).observe(seconds)
+        if response.status_code == 200 and request.path_info.startswith(_PROBES):
+            structlog.contextvars.clear_contextvars()
+            return
         structlog.contextvars.bind_contextvars(duration_ms=round(seconds * 1000, 1), actor=_actor(request))
         super().handle_response(request, response)
 
@@ -93,6 +96,8 @@ class ConsoleSlashMiddleware:
         return self.get_response(request)
 
 
+# Asked every few seconds by machines; only what goes wrong with them is worth a line.
+_PROBES = ("/livez", "/readyz", "/metrics")
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 
 

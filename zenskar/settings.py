@@ -59,13 +59,13 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    # Outermost, so that even an answer of the next ones carries the id and leaves a line.
+    # Outermost, so that every answer carries the id and the headers, whoever gives it.
     "operations.correlation.CorrelationMiddleware",
-    "zenskar.requests.RequestLogMiddleware",
     "zenskar.requests.AnswerHeadersMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "zenskar.requests.RequestLogMiddleware",
     "operations.request_limits.RequestLimitsMiddleware",
     "operations.throttling.RateLimitMiddleware",
     "zenskar.requests.ConsoleSlashMiddleware",
@@ -233,7 +233,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["operations.throttling.PerKeyThrottle"],
     "DEFAULT_PERMISSION_CLASSES": ["operations.permissions.HasScope"],
     "DEFAULT_PARSER_CLASSES": ["operations.json_bodies.StrictJsonParser"],
-    "DEFAULT_RENDERER_CLASSES": ["operations.json_bodies.JsonRenderer", "operations.json_bodies.ProblemRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["operations.json_bodies.JsonRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "zenskar.problems.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
