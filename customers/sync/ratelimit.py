@@ -98,7 +98,7 @@ class Gate:
             patience: seconds to wait at most; when the wait would be longer, nothing is waited for.
 
         Raises:
-            NoToken: none can be had in time; ``retry_after`` says when to come back.
+            NoToken: none can be had in time, or the account is closed; ``retry_after`` says when to come back.
         """
         ends = time.monotonic() + patience
         reserved = min(_RESERVED[Priority(priority)] * self._burst, self._burst - 1)
@@ -115,7 +115,7 @@ class Gate:
                 continue
             closed, tokens, error = row
             wait = max(closed or 0.0, (reserved + 1 - tokens) / self._rate, 0.001)
-            if time.monotonic() + wait > ends:
+            if closed or time.monotonic() + wait > ends:
                 raise NoToken(error if closed else "", code="closed" if closed else "no_token", retry_after=wait)
             time.sleep(wait)
 

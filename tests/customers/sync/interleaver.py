@@ -86,9 +86,9 @@ class Life:
         if chance < 0.08:
             self.trace.append(f"{'  ' * self.depth}died at {step}")
             raise Died(step)
-        if chance < 0.25 and self.depth < 3:
+        if chance < 0.34 and self.depth < 3:
             self.depth += 1
-            if chance < 0.12:
+            if chance < 0.2:
                 # Suspended past its lease: somebody else works on the row, then it goes on as if nothing happened.
                 SyncState.objects.filter(self._mine()).update(lease_until="2020-01-01T00:00:00Z")
                 self.trace.append(f"{'  ' * self.depth}overtaken at {step}")

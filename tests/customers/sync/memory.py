@@ -26,7 +26,6 @@ from customers.integrations import (
     WebhookRefused,
 )
 
-
 # One count for all worlds: their ids never meet in one database.
 _numbers: Iterator[int] = itertools.count(1)
 
