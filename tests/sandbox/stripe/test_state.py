@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.sandbox.stripe.calling import send
+from zenskar.sandbox.stripe.clock import Clock
 from zenskar.sandbox.stripe.core import StripeSandbox
 
 
@@ -36,6 +37,21 @@ def test_it_finds_everything_again(tmp_path: Path) -> None:
     assert [customer["id"] for customer in found] == [ids[2]]
     assert waiting == ["customer.created"] * 3 + ["customer.deleted"]
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_it_drops_old_keys_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "stripe.sqlite3"
+    first = StripeSandbox(state=path, clock=Clock(frozen_at=1_800_000_000))
+    send(first, "POST", "/v1/customers", {"name": "old"}, key="old")
+    first.clock.advance(24 * 3600 - 1)
+    send(first, "POST", "/v1/customers", {"name": "new"}, key="new")
+    first.close()
+
+    second = StripeSandbox(state=path, clock=Clock(frozen_at=1_800_000_000 + 24 * 3600))
+    kept = [key for key, _ in second.store.idempotency.items()]
+    second.close()
+
+    assert kept == ["new"]
 
 
 def test_it_keeps_the_order_over_several_starts(tmp_path: Path) -> None:

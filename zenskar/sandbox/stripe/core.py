@@ -90,6 +90,8 @@ class StripeSandbox:
         self.later = Later(self.clock)
         self._gateway = Gateway(self)
         self.account_id, self.account_created = self._account()
+        with self.store.transaction():
+            self.idempotency.forget_old()
         for customer in self.store.customers:
             self.search.put(customer, at_once=True)
 

@@ -88,6 +88,13 @@ class IdempotencyKeys:
             },
         )
 
+    def forget_old(self) -> int:
+        """Drop what is no longer kept, so that a state file does not grow for ever. Returns how many."""
+        old = [key for key, saved in self._saved.items() if self._clock.now() - saved["at"] >= KEPT_FOR]
+        for key in old:
+            self._saved.remove(key)
+        return len(old)
+
     def _fresh(self, key: str) -> dict[str, Any] | None:
         saved = self._saved.get(key)
         if saved is not None and self._clock.now() - saved["at"] >= KEPT_FOR:

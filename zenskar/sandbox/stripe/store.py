@@ -50,6 +50,9 @@ class Collection:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(list(self._objects.values()))
 
+    def items(self) -> list[tuple[str, dict[str, Any]]]:
+        return list(self._objects.items())
+
     def scan(self) -> Iterable[dict[str, Any]]:
         """All of them, uncopied: the caller holds the lock and changes nothing meanwhile."""
         return self._objects.values()
