@@ -167,7 +167,9 @@ class Life:
             raise Unreachable("planted")
 
     def _sync(self) -> None:
-        for state in SyncState.objects.filter(self._mine()).order_by("id"):
+        states = list(SyncState.objects.filter(self._mine()).order_by("id"))
+        self.random.shuffle(states)
+        for state in states:
             SyncState.objects.filter(pk=state.pk).exclude(lease_until=None).filter(dirty_at=None).update(
                 lease_until=None
             )
