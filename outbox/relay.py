@@ -175,10 +175,14 @@ class SubscriberRelay:
             filled = filled[:1]
         done = 0
         sound = [read for read in filled if not read.held.strikes]
-        # A lane that has cost a worker its life is delivered alone, so that it takes no other with it.
-        groups = [[read] for read in filled if read.held.strikes]
-        for group in ([sound] if sound else []) + groups:
-            done += self._deliver_group(group, head, gate)
+        if sound:
+            done += self._deliver_group(sound, head, gate)
+        # A lane that has cost a worker its life is delivered alone, and others' work is safe before that.
+        for read in filled:
+            if read.held.strikes:
+                self._settle(self._leases.held.values())
+                done += self._deliver_group([read], head, gate)
+                self._settle([read.held])
         return done
 
     def _is_ready(self, held: HeldLane, now: float) -> bool:

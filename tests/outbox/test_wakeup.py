@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.conf import LazySettings
+
+from outbox import wakeup
+from outbox.wakeup import Waiter, wake
+
+
+@pytest.fixture
+def channel() -> str:
+    return secrets.token_hex(4)
+
+
+@pytest.fixture
+def waiter(channel: str) -> Iterator[Waiter]:
+    made = Waiter([channel])
+    made.wait(0)
+    yield made
+    made.close()
+
+
+def test_it_wakes_who_waits(waiter: Waiter, channel: str) -> None:
+    wake(channel)
+
+    assert waiter.wait(10)
+
+
+def test_it_bundles_calls(waiter: Waiter, channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[set[str]] = []
+    monkeypatch.setattr(wakeup, "COALESCE_SECONDS", 0.2)
+    caller = wakeup._Caller()
+    send = caller._send
+    monkeypatch.setattr(caller, "_send", lambda channels: sent.append(channels) or send(channels))
+    for _ in range(1000):
+        caller.call(channel)
+
+    assert waiter.wait(10)
+    assert len(sent) <= 2
+
+
+def test_it_sends_the_last_of_a_bundle(waiter: Waiter, channel: str) -> None:
+    wake(channel)
+    assert waiter.wait(10)
+    wake(channel)
+
+    assert waiter.wait(10)
+
+
+def test_it_neither_raises_nor_slows_the_caller_without_redis(settings: LazySettings, channel: str) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    caller = wakeup._Caller()
+    started = time.monotonic()
+    for _ in range(100):
+        caller.call(channel)
+
+    assert time.monotonic() - started < 0.2
+    assert Waiter([channel]).wait(0.05) is False
+
+
+def test_a_wait_ends_when_it_is_told_to(channel: str, settings: LazySettings) -> None:
+    for url in (settings.REDIS_URL, "redis://127.0.0.1:1/0"):
+        settings.REDIS_URL = url
+        waiter = Waiter([channel])
+        thread = threading.Thread(target=waiter.wait, args=(30,))
+        thread.start()
+        waiter.stop()
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+        waiter.close()
