@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+from typing import Final
+
 from django.db import models
 from django.db.models import F, Func, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Collate, Lower
-from django.db.models.lookups import Exact
+from django.db.models.lookups import Exact, GreaterThanOrEqual, LessThan
 from django.utils import timezone
 from uuid_utils.compat import uuid7
+
+_LAST_CHARACTER: Final = "\U0010ffff"
 
 
 def name_key() -> Collate:
@@ -36,6 +41,15 @@ class CustomerQuerySet(QuerySet["Customer"]):
         """
         same = Exact(Lower("email"), Lower(Value(email)))
         return self.filter(Q(same, deleted_at__isnull=True) | Q(same, deleted_at__isnull=False))
+
+    def with_name_prefix(self, prefix: str) -> CustomerQuerySet:
+        """Those whose name begins so, in any case.
+
+        A range in the order of bytes instead of LIKE: what people type has no wildcards, and an index serves it.
+        """
+        prefix = unicodedata.normalize("NFC", prefix)
+        low, high = Lower(Value(prefix)), Lower(Value(prefix + _LAST_CHARACTER))
+        return self.filter(GreaterThanOrEqual(name_key(), low), LessThan(name_key(), high))
 
 
 class Customer(models.Model):

@@ -1,0 +1,7 @@
+"""The console's pages of this app; Django finds them by importing this package."""
+
+from __future__ import annotations
+
+from customers.admin import customers, imports
+
+__all__ = ["customers", "imports"]

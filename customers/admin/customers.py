@@ -1,0 +1,182 @@
+"""Customers in the console: seen by staff, changed by nobody there but through a named action."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+
+from customers.errors import CustomerDeleted
+from customers.models import Customer, SyncState
+from customers.models.customer import CustomerQuerySet
+from customers.services import customer_delete
+from dbresilience.transactions import run_in_transaction
+from operations.audit import actor_of, audit_record
+from operations.console import RecordAdmin, badge, json_block
+
+DELETED_AT_ONCE: Final = 100
+_TONES: Final = {
+    "in_sync": "good",
+    "pending": "plain",
+    "retrying": "warn",
+    "conflict": "bad",
+    "failed": "bad",
+    "orphaned": "warn",
+    "deleted": "plain",
+}
+
+
+class PresenceFilter(SimpleListFilter):
+    """Deleted customers apart from the others."""
+
+    title = "presence"
+    parameter_name = "presence"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("active", "Active"), ("deleted", "Deleted")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Customer]) -> QuerySet[Customer]:
+        match self.value():
+            case "active":
+                return queryset.filter(deleted_at__isnull=True)
+            case "deleted":
+                return queryset.filter(deleted_at__isnull=False)
+            case _:
+                return queryset
+
+
+class SyncFilter(SimpleListFilter):
+    """Customers that some integration does not agree on. Those in sync are nearly all: no filter of them."""
+
+    title = "sync status"
+    parameter_name = "sync_status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [choice for choice in SyncState.Status.choices if choice[0] != SyncState.Status.IN_SYNC]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Customer]) -> QuerySet[Customer]:
+        status = self.value()
+        if status is None:
+            return queryset
+        return queryset.filter(Exists(SyncState.objects.filter(customer=OuterRef("pk"), status=status)))
+
+
+@admin.register(Customer)
+class CustomerAdmin(RecordAdmin):
+    """Customers. They are edited through the API; here they can be deleted, for good."""
+
+    list_display = ("__str__", "email", "presence", "integrations", "version", "created_at", "updated_at")
+    list_filter = (PresenceFilter, SyncFilter)
+    search_fields = ("id",)
+    search_help_text = "Id, e-mail or remote id, whole; or the beginning of a name"
+    fields = (
+        "id",
+        "name",
+        "email",
+        "phone",
+        "address_block",
+        "metadata_block",
+        "version",
+        "presence",
+        "created_at",
+        "updated_at",
+        "deleted_at",
+        "integrations",
+    )
+    ordering = ("-created_at", "-pk")
+    defer_in_list = ("address", "metadata")
+    actions = ("delete_for_good",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).prefetch_related("sync_states")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term or not isinstance(queryset, CustomerQuerySet):
+            return queryset, False
+        # One index each, tried in turn: joined by OR they would read the whole table.
+        if (row_id := _uuid(term)) is not None:
+            return queryset.filter(pk=row_id), False
+        if "@" in term:
+            return queryset.with_email(term), False
+        linked = list(SyncState.objects.filter(remote_id=term).values_list("customer_id", flat=True)[:50])
+        return (queryset.filter(pk__in=linked) if linked else queryset.with_name_prefix(term)), False
+
+    @admin.display(description="State")
+    def presence(self, customer: Customer) -> SafeString:
+        return badge("active", "good") if customer.deleted_at is None else badge("deleted", "plain")
+
+    @admin.display(description="Integrations")
+    def integrations(self, customer: Customer) -> SafeString:
+        states = sorted(customer.sync_states.all(), key=lambda state: state.integration)
+        if not states:
+            return badge("not seen yet", "plain")
+        return format_html_join(
+            " ",
+            "{} {} {}",
+            (
+                (state.integration, badge(state.status.replace("_", " "), _TONES[state.status]), state.remote_id or "")
+                for state in states
+            ),
+        )
+
+    @admin.display(description="Address")
+    def address_block(self, customer: Customer) -> SafeString:
+        return json_block(customer.address)
+
+    @admin.display(description="Metadata")
+    def metadata_block(self, customer: Customer) -> SafeString:
+        return json_block(customer.metadata)
+
+    @admin.action(description="Delete for good, also in integrations…", permissions=["erase"])
+    def delete_for_good(self, request: HttpRequest, queryset: QuerySet[Customer]) -> TemplateResponse | None:
+        customers = list(queryset.filter(deleted_at__isnull=True)[: DELETED_AT_ONCE + 1])
+        if len(customers) > DELETED_AT_ONCE:
+            self.message_user(request, f"At most {DELETED_AT_ONCE} customers at once.", messages.ERROR)
+            return None
+        if request.POST.get("confirmed") != "yes":
+            context = {
+                **self.admin_site.each_context(request),
+                "title": f"Delete {len(customers)} customers for good?",
+                "customers": customers,
+                "opts": self.model._meta,
+                "checkbox_name": ACTION_CHECKBOX_NAME,
+            }
+            return TemplateResponse(request, "customers/delete_for_good.html", context)
+        deleted = sum(_deleted(customer.pk, actor_of(request)) for customer in customers)
+        self.message_user(request, f"Deleted {deleted} of {queryset.count()} customers.", messages.SUCCESS)
+        return None
+
+    def has_erase_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("customers.delete_customer")
+
+
+def _deleted(customer_id: UUID, actor: str) -> bool:
+    """Delete one customer, with its entry in the audit trail; False when somebody else did meanwhile."""
+
+    def work() -> None:
+        customer_delete(customer_id=customer_id, origin="console")
+        audit_record(actor=actor, action="customer.deleted", target=f"customer:{customer_id}")
+
+    try:
+        run_in_transaction(work)
+    except CustomerDeleted:
+        return False
+    return True
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,35 @@
+"""Imports of files in the console."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.utils.safestring import SafeString
+
+from customers.models import ImportRun
+from operations.console import RecordAdmin, badge
+
+
+@admin.register(ImportRun)
+class ImportRunAdmin(RecordAdmin):
+    """How far each file was imported, by ``manage.py import_customers``."""
+
+    list_display = ("file_name", "state", "customers_created", "records_rejected", "started_at", "updated_at")
+    fields = (
+        "file_name",
+        "format",
+        "content_sha256",
+        "state",
+        "records_done",
+        "customers_created",
+        "records_rejected",
+        "started_at",
+        "updated_at",
+        "finished_at",
+    )
+    search_fields = ("content_sha256",)
+    search_help_text = "SHA-256 of the file's content"
+    ordering = ("-pk",)
+
+    @admin.display(description="State")
+    def state(self, run: ImportRun) -> SafeString:
+        return badge("unfinished", "warn") if run.finished_at is None else badge("finished", "good")
