@@ -9,3 +9,11 @@ class CustomersConfig(AppConfig):
     name = "customers"
     verbose_name = "Customers"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from customers.stripe.readiness import stripe_register
+        from customers.sync import admin  # noqa: F401 - registers itself
+        from customers.sync.tiles import tile_register
+
+        stripe_register()
+        tile_register()

@@ -292,7 +292,6 @@ class Migration(migrations.Migration):
             index=models.Index(
                 models.F("status"),
                 models.OrderBy(models.F("id"), descending=True),
-                condition=models.Q(("status", "in_sync"), _negated=True),
                 name="syncstate_by_status",
             ),
         ),

@@ -44,7 +44,7 @@ def stripe_client(config: StripeSettings) -> stripe.StripeClient:
     Raises:
         ConfigurationError: there is no key, it is none, or it is a live one and would go to another server.
     """
-    _key_check(config)
+    key_check(config)
     # The process is part of the key: a child must not share sockets with its parent after a fork.
     key = (os.getpid(), config)
     with _guard:
@@ -72,7 +72,12 @@ def _client_new(config: StripeSettings) -> stripe.StripeClient:
     )
 
 
-def _key_check(config: StripeSettings) -> None:
+def key_check(config: StripeSettings) -> None:
+    """Whether the key may be used with these settings; nothing is called.
+
+    Raises:
+        ConfigurationError: it may not; the message says why and holds no key.
+    """
     if not config.api_key:
         raise ConfigurationError("STRIPE_API_KEY is not set.", code="no_key")
     if not config.api_key.startswith(_TEST_KEYS + _LIVE_KEYS) or not config.api_key.isascii():
