@@ -13,9 +13,14 @@ class DbresilienceConfig(AppConfig):
     def ready(self) -> None:
         from django.db.backends.signals import connection_created
 
+        from dbresilience.conf import pool_settings, retry_settings
         from dbresilience.monitor.conf import monitor_settings
         from dbresilience.observations.statements import observe_connection
+        from dbresilience.work import connect_signals
 
         # A bad setting stops the start, not the first alarm.
+        retry_settings()
+        pool_settings()
         monitor_settings()
         connection_created.connect(observe_connection, dispatch_uid="dbresilience.observe_connection")
+        connect_signals()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -27,6 +28,44 @@ class RetrySettings:
     max_delay: float
 
 
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How many connections one process holds, and for how long it waits for what.
+
+    All times are seconds; 0 turns off what is marked so.
+
+    Attributes:
+        size: connections that are kept (``DB_POOL_SIZE``); each opens when it is first needed.
+        max_overflow: connections beyond them, closed soon after use (``DB_MAX_OVERFLOW``).
+        timeout: longest wait for a free one (``DB_POOL_TIMEOUT``).
+        recycle: age at which a returned one is replaced (``DB_POOL_RECYCLE``).
+        overflow_idle: how long a connection of the overflow stays unused (``DB_OVERFLOW_IDLE``).
+        check_timeout: deadline of the question whether a connection still answers (``DB_CHECK_TIMEOUT``).
+        connect_timeout: deadline of connecting (``DB_CONNECT_TIMEOUT``).
+        command_timeout: deadline of one statement; not in migrations and maintenance (``DB_COMMAND_TIMEOUT``, 0: off).
+        session_timeout: age at which a session outside of any transaction is exchanged for a fresh one
+            (``DB_SESSION_TIMEOUT``, 0: off).
+        leak_warning: age from which on a borrowed connection is reported (``DB_LEAK_WARNING``, 0: off).
+        leak_reclaim: age at which it is taken away (``DB_LEAK_RECLAIM``, 0: off).
+        pgbouncer: whether a PgBouncer in transaction mode stands between (``DB_PGBOUNCER``).
+        processes: processes that hold a pool each, for the sum against ``max_connections`` (``DB_PROCESSES``).
+    """
+
+    size: int
+    max_overflow: int
+    timeout: float
+    recycle: float
+    overflow_idle: float
+    check_timeout: float
+    connect_timeout: int
+    command_timeout: float
+    session_timeout: float
+    leak_warning: float
+    leak_reclaim: float
+    pgbouncer: bool
+    processes: int
+
+
 def retry_settings() -> RetrySettings:
     """The settings in force.
 
@@ -34,19 +73,67 @@ def retry_settings() -> RetrySettings:
         ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
     """
     return RetrySettings(
-        max_retries=int(_number("DB_MAX_RETRIES", 3, 0, 100)),
-        deadlock_retries=int(_number("DB_DEADLOCK_RETRY_COUNT", 5, 0, 100)),
+        max_retries=_whole("DB_MAX_RETRIES", 3, 0, 100),
+        deadlock_retries=_whole("DB_DEADLOCK_RETRY_COUNT", 5, 0, 100),
         base_delay=_number("DB_RETRY_BASE_DELAY", 0.1, 0.0, 30.0),
         max_delay=_number("DB_RETRY_MAX_DELAY", 5.0, 0.0, 30.0),
     )
 
 
+def pool_settings() -> PoolSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
+    """
+    found = PoolSettings(
+        size=_whole("DB_POOL_SIZE", 20, 0, 1000),
+        max_overflow=_whole("DB_MAX_OVERFLOW", 30, 0, 1000),
+        timeout=_number("DB_POOL_TIMEOUT", 30.0, 0.01, 3600.0),
+        recycle=_number("DB_POOL_RECYCLE", 3600.0, 1.0, 86_400.0),
+        overflow_idle=_number("DB_OVERFLOW_IDLE", 10.0, 0.05, 3600.0),
+        check_timeout=_number("DB_CHECK_TIMEOUT", 2.0, 0.05, 60.0),
+        connect_timeout=_whole("DB_CONNECT_TIMEOUT", 10, 1, 300),
+        command_timeout=_number("DB_COMMAND_TIMEOUT", 300.0, 0.0, 86_400.0),
+        session_timeout=_number("DB_SESSION_TIMEOUT", 1800.0, 0.0, 86_400.0),
+        leak_warning=_number("DB_LEAK_WARNING", 60.0, 0.0, 86_400.0),
+        leak_reclaim=_number("DB_LEAK_RECLAIM", 0.0, 0.0, 86_400.0),
+        pgbouncer=_truth("DB_PGBOUNCER", default=False),
+        processes=_whole("DB_PROCESSES", 1, 1, 10_000),
+    )
+    if found.size + found.max_overflow < 1:
+        raise ImproperlyConfigured("DB_POOL_SIZE and DB_MAX_OVERFLOW must not both be 0: nothing could connect.")
+    return found
+
+
+def _raw(name: str, default: Any) -> Any:
+    return getattr(settings, name, os.environ.get(name, default))
+
+
+def _whole(name: str, default: int, low: int, high: int) -> int:
+    value = _number(name, default, low, high)
+    if value != int(value):
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {value:g}.")
+    return int(value)
+
+
 def _number(name: str, default: float, low: float, high: float) -> float:
-    raw = getattr(settings, name, os.environ.get(name, default))
+    raw = _raw(name, default)
     try:
         value = float(raw)
     except (TypeError, ValueError) as exc:
         raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
+    # NaN fails this comparison too.
     if not low <= value <= high:
         raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
     return value
+
+
+def _truth(name: str, *, default: bool) -> bool:
+    raw = _raw(name, default)
+    word = str(raw).strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off", ""}:
+        return False
+    raise ImproperlyConfigured(f"{name} must be true or false, not {raw!r}.")

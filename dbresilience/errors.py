@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from django.db import OperationalError
+import psycopg
+from django.db import OperationalError, ProgrammingError
 
 
 class ConnectionLost(OperationalError):
     """The connection was lost inside the transaction, which therefore did not commit."""
+
+
+class CommitUnknown(OperationalError):
+    """The answer to COMMIT was lost and the server could not be asked: the transaction may have committed.
+
+    Attributes:
+        transaction_id: the transaction's id on the server, for ``pg_xact_status``; None when it is not known.
+    """
+
+    def __init__(self, transaction_id: int | None) -> None:
+        super().__init__(f"{(CommitUnknown.__doc__ or '').partition(chr(10))[0]} Transaction {transaction_id}.")
+        self.transaction_id = transaction_id
+
+
+class DeadlineExceeded(OperationalError):
+    """The transaction's deadline has passed; it did not commit."""
+
+
+class NestedTransaction(ProgrammingError):
+    """Inside another transaction the isolation level cannot be chosen any more, nor can it be read only."""
+
+
+class AnswerTimeout(psycopg.OperationalError):
+    """The server did not answer in time; the connection was closed."""

@@ -1,93 +1,282 @@
-"""One verb that runs a function in a transaction, and again when PostgreSQL asks for it."""
+"""The transaction that runs again when PostgreSQL asks for it: as a verb, and as a loop of attempts."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, TypeVar
 
 import structlog
 from django.db import DEFAULT_DB_ALIAS, Error, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg import errors
 
-from dbresilience.conf import retry_settings
-from dbresilience.errors import ConnectionLost
+from dbresilience.attempts import IsolationName, Options, OutermostRun
+from dbresilience.conf import RetrySettings, retry_settings
+from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded, NestedTransaction
+from dbresilience.observations.errors import observe_error
+from dbresilience.observations.outcomes import retry_given_up, retry_recovered
+from dbresilience.observations.statements import trail_of
 from dbresilience.sqlstate import is_connection_loss, is_contention, sqlstate_of
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Classes = tuple[type[Exception], ...]
+
+DEADLOCK: Final[Classes] = (errors.DeadlockDetected,)
+"""For ``retry_on``: the transaction was chosen as the victim of a deadlock."""
+
+CONTENTION: Final[Classes] = (errors.DeadlockDetected, errors.SerializationFailure)
+"""For ``retry_on``: the server undid the transaction because of others."""
+
+TRANSIENT: Final[Classes] = (*CONTENTION, ConnectionLost)
+"""For ``retry_on``, and what it is by default: contention, and a connection lost before the commit."""
 
 log = structlog.get_logger(__name__)
 
 
 def run_in_transaction(
-    function: Callable[[], T], *, max_retries: int | None = None, using: str = DEFAULT_DB_ALIAS
+    function: Callable[[], T],
+    *,
+    max_retries: int | None = None,
+    retry_on: type[Exception] | Classes = TRANSIENT,
+    isolation: IsolationName | None = None,
+    deadline: float | None = None,
+    read_only: bool = False,
+    repeatable: bool = True,
+    using: str = DEFAULT_DB_ALIAS,
 ) -> T:
     """Run ``function`` in a transaction and return what it returns.
 
     Outermost, the whole function runs again after a deadlock or a serialization failure, and when the connection was
-    lost before COMMIT was sent; so it must do nothing but database work. Waits have full jitter (after "Exponential
-    Backoff And Jitter", AWS Architecture Blog). Inside an outer transaction it becomes a savepoint and nothing is
-    retried: after 40001 or 40P01 only the outermost transaction can be repeated.
+    lost before it committed; so it must do nothing but database work (or say that it does more). Waits have full jitter
+    (after "Exponential Backoff And Jitter", AWS Architecture Blog); the whole-callback retry is CockroachDB's
+    ``run_transaction``. Inside an outer transaction it becomes a savepoint and nothing is retried: after 40001 or 40P01
+    only the outermost transaction can be repeated.
 
-    An error of COMMIT itself is never retried, unless the server said that it rolled back: the commit may have
-    happened although its answer was lost.
+    When the answer to COMMIT is lost, the server is asked what became of the transaction: committed ends as success,
+    with its ``on_commit`` functions; aborted counts as a connection lost; unknown is raised and never repeated. An
+    error of an ``on_commit`` function is raised and repeats nothing either.
+
+    The transaction has its id from the beginning, so ``SET TRANSACTION`` inside comes too late: give ``isolation``.
 
     Args:
-        function: takes nothing; is safe to repeat as long as it did not commit.
-        max_retries: runs after the first one; None takes ``DB_DEADLOCK_RETRY_COUNT`` for deadlocks and serialization
-            failures and ``DB_MAX_RETRIES`` for lost connections.
+        function: takes nothing; is safe to repeat as long as it did not commit, unless marked by ``unrepeatable``.
+        max_retries: runs after the first one; None takes ``DB_DEADLOCK_RETRY_COUNT`` for contention and
+            ``DB_MAX_RETRIES`` for the rest.
+        retry_on: classes of errors that are repeated: of this app, of Django, or psycopg's, which name the SQLSTATE.
+        isolation: level of the transaction; None takes the connection's.
+        deadline: seconds for all runs together. Becomes the lock and statement time-outs of each run, and is kept by
+            the client when the server does not answer.
+        read_only: whether the transaction may write nothing; on a standby it must be.
+        repeatable: False runs the function once, whatever happens.
         using: alias of the database.
 
     Raises:
         ConnectionLost: the connection died inside, even if the function swallowed the error that said so.
+        CommitUnknown: nobody can say whether the transaction committed.
+        DeadlineExceeded: the deadline passed; nothing was committed.
+        NestedTransaction: a level or ``read_only`` was asked for inside another transaction.
         django.db.Error: whatever the last run raised.
     """
-    connection = transaction.get_connection(using)
-    if connection.in_atomic_block:
-        with transaction.atomic(using=using):
+    attempts = _Attempts(
+        max_retries=max_retries if repeatable and not _is_unrepeatable(function) else 0,
+        retry_on=retry_on,
+        isolation=isolation,
+        deadline=deadline,
+        read_only=read_only,
+        using=using,
+    )
+    if attempts.is_nested:
+        with attempts.nested():
             return function()
-
-    config = retry_settings()
-    attempt = 0
     while True:
-        run = _Run(function, connection, using)
+        run = attempts.outermost()
         try:
-            return run()
+            with run:
+                result = function()
         except Error as exc:
-            budget = _budget(exc, run, config.deadlock_retries, config.max_retries)
-            if attempt >= (budget if max_retries is None else min(budget, max_retries)):
-                raise
-            attempt += 1
-            log.info("transaction_retried", attempt=attempt, sqlstate=sqlstate_of(exc), error=type(exc).__name__)
-        time.sleep(random.uniform(0, min(config.max_delay, config.base_delay * 2 ** (attempt - 1))))  # noqa: S311
+            attempts.wait_or_raise(exc, run)
+        else:
+            attempts.succeeded()
+            return result
 
 
-class _Run(Generic[T]):
-    """One run of the function in its transaction, which remembers whether COMMIT was reached."""
+def deadlock_retries(
+    *,
+    max_retries: int | None = None,
+    retry_on: type[Exception] | Classes = CONTENTION,
+    isolation: IsolationName | None = None,
+    deadline: float | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+) -> Iterator[Attempt]:
+    """The same as a loop, for code that is no function: ``for attempt in deadlock_retries(): with attempt: …``.
 
-    def __init__(self, function: Callable[[], T], connection: BaseDatabaseWrapper, using: str) -> None:
-        self._function = function
-        self._connection = connection
-        self._using = using
-        self.reached_commit = False
+    A context manager cannot run its block again, so the loop does (as in stamina's ``retry_context``). Each attempt is
+    a context manager that runs its block in a transaction; one that fails for a reason that is retried ends quietly
+    and the loop goes on; one that succeeds ends the loop. Inside an outer transaction there is one attempt, a
+    savepoint. Names that an attempt bound keep what it bound them to.
 
-    def __call__(self) -> T:
-        with transaction.atomic(using=self._using):
-            result = self._function()
-            session = self._connection.connection
-            if self._connection.closed_in_transaction or session is None or session.closed:
-                # Django ends such a block without an error and without a commit; the caller must hear of it.
-                raise ConnectionLost(ConnectionLost.__doc__)
-            self.reached_commit = True
-        return result
+    Args:
+        max_retries: as in ``run_in_transaction``.
+        retry_on: the same; by default contention alone.
+        isolation: the same.
+        deadline: the same.
+        using: the same.
+
+    Raises:
+        django.db.Error: from the attempt, as in ``run_in_transaction``.
+    """
+    attempts = _Attempts(
+        max_retries=max_retries,
+        retry_on=retry_on,
+        isolation=isolation,
+        deadline=deadline,
+        read_only=False,
+        using=using,
+    )
+    while not attempts.done:
+        attempt = Attempt(attempts)
+        yield attempt
+        if not attempt.entered:
+            raise RuntimeError("Each attempt must be entered: with attempt: …")
 
 
-def _budget(exc: Error, run: _Run[T], contention: int, connection_loss: int) -> int:
-    if is_contention(exc):
-        return contention
-    if run.reached_commit:
-        return 0
-    if isinstance(exc, ConnectionLost) or is_connection_loss(exc):
-        return connection_loss
-    return 0
+def unrepeatable(function: F) -> F:
+    """Mark a function that must not run twice, because it does more than database work."""
+    function.is_unrepeatable = True  # type: ignore[attr-defined]
+    return function
+
+
+class Attempt:
+    """One run of the block under ``with``.
+
+    Attributes:
+        number: 1 for the first one.
+    """
+
+    def __init__(self, attempts: _Attempts) -> None:
+        self._attempts = attempts
+        self._run: OutermostRun | None = None
+        self._context: Any = None
+        self.number = attempts.retries + 1
+        self.entered = False
+
+    def __enter__(self) -> Attempt:
+        self.entered = True
+        if self._attempts.is_nested:
+            self._context = self._attempts.nested()
+        else:
+            self._context = self._run = self._attempts.outermost()
+        try:
+            self._context.__enter__()
+        except Error:
+            # A block whose beginning failed cannot be skipped, only left.
+            self._attempts.done = True
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        attempts, run = self._attempts, self._run
+        if run is None:
+            attempts.done = True
+            self._context.__exit__(kind, error, traceback)
+            return False
+        try:
+            run.__exit__(kind, error, traceback)
+            if error is not None:
+                raise error
+        except Error as exc:
+            attempts.done = True
+            attempts.wait_or_raise(exc, run)
+            attempts.done = False
+        except BaseException:
+            attempts.done = True
+            raise
+        else:
+            attempts.done = True
+            attempts.succeeded()
+        return True
+
+
+class _Attempts:
+    """How often a transaction ran and may run."""
+
+    def __init__(
+        self,
+        *,
+        max_retries: int | None,
+        retry_on: type[Exception] | Classes,
+        isolation: IsolationName | None,
+        deadline: float | None,
+        read_only: bool,
+        using: str,
+    ) -> None:
+        self._connection = transaction.get_connection(using)
+        self.is_nested = self._connection.in_atomic_block
+        if self.is_nested and (isolation is not None or read_only):
+            raise NestedTransaction(NestedTransaction.__doc__)
+        if deadline is not None and deadline <= 0:
+            raise DeadlineExceeded(DeadlineExceeded.__doc__)
+        expires = None if deadline is None else time.monotonic() + deadline
+        self._options = Options(using, isolation, read_only, expires)
+        self._max_retries = max_retries
+        self._retry_on = retry_on
+        self._sqlstate: str | None = None
+        self.retries = 0
+        self.done = False
+
+    def nested(self) -> transaction.Atomic:
+        return transaction.atomic(using=self._options.using)
+
+    def outermost(self) -> OutermostRun:
+        return OutermostRun(self._options, self._connection)
+
+    def succeeded(self) -> None:
+        if self.retries:
+            retry_recovered(self._sqlstate)
+
+    def wait_or_raise(self, exc: Error, run: OutermostRun) -> None:
+        """Wait before the next run, or raise the error when there is none."""
+        # Errors of COMMIT pass no cursor, where the others are counted.
+        observe_error(exc, trail_of(self._connection))
+        if run.committed or not self._is_retried(exc):
+            raise exc
+        config = retry_settings()
+        self._sqlstate = sqlstate_of(exc)
+        if self.retries >= self._budget(exc, config):
+            retry_given_up(self._sqlstate)
+            raise exc
+        pause = random.uniform(0, min(config.max_delay, config.base_delay * 2**self.retries))  # noqa: S311
+        left = self._options.left()
+        if left is not None and pause >= left:
+            retry_given_up(self._sqlstate)
+            raise DeadlineExceeded(DeadlineExceeded.__doc__) from exc
+        self.retries += 1
+        log.info("transaction_retried", attempt=self.retries, sqlstate=self._sqlstate, error=type(exc).__name__)
+        time.sleep(pause)
+
+    def _is_retried(self, exc: Error) -> bool:
+        if isinstance(exc, CommitUnknown | DeadlineExceeded):
+            return False
+        if isinstance(exc, self._retry_on) or isinstance(exc.__cause__, self._retry_on):
+            return True
+        return _names(self._retry_on, ConnectionLost) and is_connection_loss(exc)
+
+    def _budget(self, exc: Error, config: RetrySettings) -> int:
+        if self._max_retries is not None:
+            return self._max_retries
+        return config.deadlock_retries if is_contention(exc) else config.max_retries
+
+
+def _names(classes: type[Exception] | Classes, wanted: type[Exception]) -> bool:
+    return wanted in (classes if isinstance(classes, tuple) else (classes,))
+
+
+def _is_unrepeatable(function: Callable[[], object]) -> bool:
+    # A method and a partial show what they wrap.
+    inner = getattr(function, "func", function)
+    return bool(getattr(inner, "is_unrepeatable", False))

@@ -83,14 +83,12 @@ def test_it_repeats_the_whole_after_a_serialization_failure(accounts: str) -> No
     seen: list[int] = []
 
     def withdraw() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         seen.append(balance(1))
         if len(seen) == 1:
             in_threads(lambda: add(1, 50))
         add(1, -10)
 
-    run_in_transaction(withdraw)
+    run_in_transaction(withdraw, isolation="repeatable read")
 
     assert seen == [100, 150]
     assert balance(1) == 140

@@ -1,0 +1,193 @@
+"""One run of a transaction, and what its failure means."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import structlog
+from django.db import Error, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg import IsolationLevel
+from psycopg.pq import TransactionStatus
+
+from dbresilience.commits import Outcome, begin, commit_outcome, is_answer_lost
+from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded
+from dbresilience.sqlstate import is_connection_loss
+
+log = structlog.get_logger(__name__)
+
+IsolationName = Literal["read committed", "repeatable read", "serializable"]
+
+_LEVELS: Final[dict[str, IsolationLevel]] = {
+    "read committed": IsolationLevel.READ_COMMITTED,
+    "repeatable read": IsolationLevel.REPEATABLE_READ,
+    "serializable": IsolationLevel.SERIALIZABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a transaction is begun.
+
+    Attributes:
+        using: alias of the database.
+        isolation: level; None takes the connection's.
+        read_only: whether it may write nothing; such a transaction takes no id.
+        expires: monotonic instant by which it must be over; None for no such instant.
+    """
+
+    using: str
+    isolation: IsolationName | None
+    read_only: bool
+    expires: float | None
+
+    def left(self) -> float | None:
+        """Seconds until the deadline, not below 0; None without one."""
+        return None if self.expires is None else max(0.0, self.expires - time.monotonic())
+
+
+class OutermostRun:
+    """A context manager: one run in an outermost transaction, which never ends as success when it did not commit.
+
+    Attributes:
+        committed: whether the transaction is known to have committed.
+    """
+
+    def __init__(self, options: Options, connection: BaseDatabaseWrapper) -> None:
+        self._options = options
+        self._connection: Any = connection
+        self._atomic = transaction.Atomic(options.using, savepoint=True, durable=False)
+        self._transaction_id: int | None = None
+        self._session: Any = None
+        self._timeline = 0
+        self.committed = False
+
+    def __enter__(self) -> None:
+        self._atomic.__enter__()
+        try:
+            # Django's own BEGIN comes with the first statement; ours takes its place, and is no further exchange.
+            with self._connection.wrap_database_errors:
+                self._begin()
+        except BaseException as exc:
+            self._atomic.__exit__(type(exc), exc, exc.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, session = self._connection, self._session
+        if error is not None:
+            self._undo(error)
+            return
+        if connection.closed_in_transaction or connection.connection is None or session.closed:
+            # Django ends such a block without an error and without a commit; the caller must hear of it.
+            lost = ConnectionLost(ConnectionLost.__doc__)
+            self._undo(lost)
+            raise lost
+        if connection.needs_rollback:
+            # As in any atomic block: an inner one asked for it, or set_rollback() did.
+            self._atomic.__exit__(None, None, None)
+            if session.closed:
+                raise ConnectionLost(ConnectionLost.__doc__)
+            return
+        self._commit()
+
+    def _commit(self) -> None:
+        connection = self._connection
+        outer = sys.exc_info()[1]
+        hooks = list(connection.run_on_commit)
+        # The first to run when COMMIT was answered: an error after it is one of the others', not of the transaction.
+        connection.run_on_commit.insert(0, (set(), self._mark_committed, False))
+        try:
+            self._atomic.__exit__(None, None, None)
+        except Error as exc:
+            if self.committed:
+                raise
+            first = _first_error(exc, outer)
+            if not is_answer_lost(first):
+                raise first from first.__cause__
+            self._resolve(first)
+            self._run(hooks)
+        finally:
+            if self._options.expires is not None:
+                self._session.deadline = None
+
+    def _undo(self, error: BaseException) -> None:
+        over_time = self._options.left() == 0.0
+        if self._options.expires is not None:
+            # The deadline is the work's; undoing it has the connection's own patience.
+            self._session.deadline = None
+        try:
+            self._atomic.__exit__(type(error), error, error.__traceback__)
+        except Error as exc:
+            # Only connecting anew can fail here; what ended the work says more.
+            log.warning("reconnecting_failed", error=type(exc).__name__)
+        if over_time and isinstance(error, Error):
+            raise DeadlineExceeded(DeadlineExceeded.__doc__) from error
+
+    def _mark_committed(self) -> None:
+        self.committed = True
+
+    def _begin(self) -> None:
+        session = self._session = self._connection.connection
+        options = self._options
+        if session.info.transaction_status != TransactionStatus.IDLE:
+            # Autocommit is off for good on this connection: something began before us.
+            return
+        self._timeline = getattr(session, "timeline", 0)
+        level = _LEVELS[options.isolation] if options.isolation is not None else session.isolation_level
+        command = [b"BEGIN"]
+        if level is not None:
+            command.append(b"ISOLATION LEVEL " + IsolationLevel(level).name.replace("_", " ").encode())
+        command.append(b"READ ONLY;" if options.read_only else b"; SELECT pg_current_xact_id();")
+        left = options.left()
+        if left is not None:
+            limit = max(1, ceil(left * 1000))
+            command.append(b"SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d" % (limit, limit))
+            session.deadline = options.expires
+        self._transaction_id = begin(session, b" ".join(command))
+
+    def _resolve(self, error: Error) -> None:
+        """Find out what became of the transaction whose COMMIT went unanswered.
+
+        Raises:
+            ConnectionLost: it did not commit, since the connection was lost.
+            CommitUnknown: nobody can say.
+            django.db.Error: it did not commit for the reason that the error gives.
+        """
+        found = commit_outcome(self._transaction_id, self._timeline, using=self._options.using)
+        log.warning("commit_answer_lost", outcome=found.value, transaction_id=self._transaction_id)
+        if found is Outcome.UNKNOWN:
+            raise CommitUnknown(self._transaction_id) from error
+        if found is Outcome.ABORTED:
+            if is_connection_loss(error):
+                raise ConnectionLost(ConnectionLost.__doc__) from error
+            raise error
+        self.committed = True
+
+    @staticmethod
+    def _run(hooks: list[tuple[Any, Callable[[], object], bool]]) -> None:
+        """Run what waits for the commit; Django forgot it when it saw the error."""
+        for _, function, robust in hooks:
+            try:
+                function()
+            except Exception:
+                if not robust:
+                    raise
+                log.exception("on_commit_failed")
+
+
+def _first_error(error: Error, outer: BaseException | None) -> Error:
+    """The error of COMMIT itself, which Django hides behind that of reconnecting when that fails too."""
+    found, node = error, error.__context__
+    while node is not None and node is not outer:
+        if isinstance(node, Error):
+            found = node
+        node = node.__context__
+    return found

@@ -1,0 +1,89 @@
+"""Whether a transaction committed, when the answer to its COMMIT was lost."""
+
+from __future__ import annotations
+
+import enum
+import time
+from typing import Any, Final
+
+import psycopg
+from django.db import Error, connections
+from psycopg import errors, generators
+from psycopg.pq import ExecStatus
+
+from dbresilience.sqlstate import is_connection_loss, sqlstate_of
+
+_ASK_FOR: Final = 10.0
+_ASK_EVERY: Final = 0.1
+
+# Serves commit_outcome. NULL for a transaction too old to be known; an error for one of another history.
+STATUS_SQL: Final = "SELECT pg_xact_status(%s::text::xid8)"
+TIMELINE_SQL: Final = "SELECT timeline_id FROM pg_control_checkpoint()"
+
+
+class Outcome(enum.Enum):
+    """What became of a transaction."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+
+
+def begin(session: psycopg.Connection[Any], command: bytes) -> int | None:
+    """Begin a transaction with statements sent as one message, and return the id that its first SELECT gives.
+
+    The id is had in the message that begins the transaction, so it costs no exchange of its own; when the answer to
+    COMMIT is lost it is too late to ask for it.
+
+    Raises:
+        psycopg.Error: what the server said.
+    """
+    with session.lock:
+        session.pgconn.send_query(command)
+        results = session.wait(generators.execute(session.pgconn))
+    number = None
+    for result in results:
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, encoding=session.info.encoding)
+        if result.status == ExecStatus.TUPLES_OK and (value := result.get_value(0, 0)):
+            number = int(value)
+    return number
+
+
+def is_answer_lost(exc: BaseException) -> bool:
+    """Whether an error of COMMIT leaves open what became of it: the server said nothing, or that it stops."""
+    state = sqlstate_of(exc)
+    # 40003 is the server's own "statement completion unknown"; a cancelled COMMIT may have been done.
+    return state in {"40003", "57014"} or is_connection_loss(exc)
+
+
+def commit_outcome(transaction_id: int | None, timeline: int, *, using: str) -> Outcome:
+    """Ask the server what became of a transaction, on a new connection, for ten seconds at most.
+
+    Args:
+        transaction_id: as ``pg_current_xact_id()`` gave it; None is unknown.
+        timeline: of the server that gave it; 0 when not known. After a fail-over the same number may be another
+            transaction's, so a server on another timeline is not believed.
+        using: alias of the database.
+    """
+    until = time.monotonic() + _ASK_FOR
+    wrapper = connections[using]
+    while transaction_id is not None and time.monotonic() < until:
+        try:
+            with wrapper.cursor() as cursor:
+                if timeline:
+                    cursor.execute(TIMELINE_SQL)
+                    if cursor.fetchone() != (timeline,):
+                        return Outcome.UNKNOWN
+                cursor.execute(STATUS_SQL, [str(transaction_id)])
+                (status,) = cursor.fetchone()
+        except Error as exc:
+            wrapper.close()
+            if not is_connection_loss(exc):
+                return Outcome.UNKNOWN
+        else:
+            if status != "in progress":
+                return Outcome(status) if status else Outcome.UNKNOWN
+        # The old session may not have noticed yet that its client is gone, or may be about to commit.
+        time.sleep(_ASK_EVERY)
+    return Outcome.UNKNOWN

@@ -1,0 +1,237 @@
+"""The database backend: Django's for PostgreSQL, over a pool that outlives failures, forks and Celery's tasks.
+
+``ENGINE = "dbresilience.postgresql"``. The pool is on unless ``OPTIONS["pool"]`` is False, and sized by the settings of
+``dbresilience.conf``; a dictionary there is handed to psycopg's pool on top of them. ``CONN_HEALTH_CHECKS = True`` has
+each connection asked at every checkout; without it only those that lay unused for half a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from math import inf
+from typing import Any, ClassVar, Final
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql import base as django_base
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
+from django.utils.asyncio import async_unsafe
+
+from dbresilience.conf import PoolSettings, pool_settings
+from dbresilience.errors import ConnectionLost
+from dbresilience.observations.processes import register_pools
+from dbresilience.postgresql import forking
+from dbresilience.postgresql.connection import Connection
+from dbresilience.postgresql.cursors import Cursor, ServerBindingCursor
+from dbresilience.postgresql.pool import Pool
+from dbresilience.postgresql.schema import DatabaseSchemaEditor
+from dbresilience.postgresql.stats import open_pools, pool_stats, pools
+from dbresilience.postgresql.watcher import Watcher
+from dbresilience.work import long_operation_of
+
+GRACE: Final = 5.0
+"""Seconds by which the client's patience is longer than the server's time-out, which ends a statement more gently."""
+
+_CURSORS: Final = {
+    django_base.Cursor: Cursor,
+    django_base.ServerBindingCursor: ServerBindingCursor,
+}
+
+# Which history of the cluster a connection writes to; it changes when a standby takes over.
+TIMELINE_SQL: Final = b"SELECT timeline_id FROM pg_control_checkpoint()"
+
+
+class DatabaseWrapper(django_base.DatabaseWrapper):
+    """One thread's connection, borrowed from the process's pool."""
+
+    SchemaEditorClass = DatabaseSchemaEditor
+    # Apart from those of Django's own backend, which may serve another alias.
+    _connection_pools: ClassVar[dict[str, Pool]] = pools
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._refresh_at = inf
+        # Identities of exceptions: what was being handled when the transaction began, and the error of a rollback that
+        # nobody but close() will tell of.
+        self._handled_at_begin = id(None)
+        self._untold: int | None = None
+
+    @property
+    def pool(self) -> Pool | None:
+        """The pool of this alias, made when it is first asked for; None when it is turned off."""
+        options = self.settings_dict["OPTIONS"].get("pool", True)
+        if self.alias == NO_DB_ALIAS or not options:
+            return None
+        found = self._connection_pools.get(self.alias)
+        if found is None:
+            # setdefault, so that of several threads that come first the pools of all but one are dropped unopened.
+            found = self._connection_pools.setdefault(self.alias, self._new_pool(options))
+        return found
+
+    def close_pool(self) -> None:
+        """Close the pool of this alias, if there is one; the next use makes a new one."""
+        pool = self._connection_pools.pop(self.alias, None)
+        if pool is not None:
+            pool.close()
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """As Django's, with an end for connecting, for each statement and for a peer that fell silent."""
+        params: dict[str, Any] = super().get_connection_params()
+        params["cursor_factory"] = _CURSORS.get(params["cursor_factory"], params["cursor_factory"])
+        for name, value in _limits(pool_settings(), str(params.get("options", ""))).items():
+            if name == "options" or name not in params:
+                params[name] = value
+        return params
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
+        """Borrow a connection, or make one when there is no pool."""
+        level = self.settings_dict["OPTIONS"].get("isolation_level")
+        try:
+            self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else IsolationLevel(level)
+        except ValueError as exc:
+            raise ImproperlyConfigured(
+                f"Invalid transaction isolation level {level} specified. Use one of the psycopg.IsolationLevel values."
+            ) from exc
+        pool = self.pool
+        if pool is None:
+            connection = Connection.connect(**conn_params)
+            connection.patience = _patience(pool_settings())
+            self._refresh_at = inf
+        else:
+            if pool.closed:
+                pool.open()
+                forking.watch()
+            connection = pool.getconn()
+            self._refresh_at = time.monotonic() + pool.lifetime
+        if level is not None:
+            connection.isolation_level = self.isolation_level
+        self._untold = None
+        return connection
+
+    @async_unsafe
+    def chunked_cursor(self) -> Any:
+        """As Django's; a session that has read part of a result is not exchanged for a fresh one."""
+        self._refresh_at = inf
+        return super().chunked_cursor()
+
+    @async_unsafe
+    def rollback(self) -> None:
+        """As Django's; one that fails is counted, and the connection is not used again."""
+        handled = id(sys.exc_info()[1])
+        try:
+            super().rollback()
+        except Error as exc:
+            self._count("rollback_failures")
+            # Nothing was raised since the transaction began: the block ends as if it had succeeded.
+            self._untold = id(exc) if handled == self._handled_at_begin else None
+            raise
+
+    @async_unsafe
+    def close(self) -> None:
+        """As Django's, but a transaction whose connection was lost never ends as if it had succeeded.
+
+        ``atomic`` swallows the error of a rollback and closes the connection. When the block itself ended without an
+        error (it had swallowed the one that said that the connection is gone), nobody would ever hear of it.
+
+        Raises:
+            ConnectionLost: in just that case.
+        """
+        untold, self._untold = self._untold, None
+        failure = sys.exc_info()[1]
+        super().close()
+        if failure is not None and id(failure) == untold:
+            raise ConnectionLost(ConnectionLost.__doc__) from failure
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        if not autocommit:
+            self._handled_at_begin = id(sys.exc_info()[1])
+        super()._set_autocommit(autocommit)
+
+    def forget_connection(self) -> None:
+        """After a fork, in the child: drop the parent's connection without a word to the server.
+
+        A transaction that was open stays the parent's; here the block can only end.
+        """
+        self.connection = None
+        self.run_on_commit = []
+        if self.in_atomic_block:
+            self.closed_in_transaction = True
+            self.needs_rollback = True
+
+    def _close(self) -> None:
+        connection = self.connection
+        if isinstance(connection, Connection) and connection.borrowing is not None:
+            with self.wrap_database_errors:
+                connection._pool.putconn(connection)  # type: ignore[union-attr]
+            self.connection = None
+        else:
+            super()._close()
+
+    def _cursor(self, name: str | None = None) -> Any:
+        if time.monotonic() > self._refresh_at:
+            self._refresh()
+        return super()._cursor(name)
+
+    def _refresh(self) -> None:
+        """Exchange a session that is too old, unless it holds something that would be lost with it."""
+        if self.connection is None or self.in_atomic_block or not self.autocommit:
+            return
+        if long_operation_of(threading.get_ident()) is not None:
+            return
+        self._count("refreshed")
+        self.close()
+
+    def _new_pool(self, options: Any) -> Pool:
+        if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
+            raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+        strict = bool(self.settings_dict["CONN_HEALTH_CHECKS"])
+        return Pool(
+            alias=self.alias,
+            config=pool_settings(),
+            strict=strict,
+            # In autocommit mode; Django sets it as it needs it.
+            kwargs=self.get_connection_params() | {"autocommit": True},
+            # Of a copy: this wrapper belongs to a thread, and must be collected with it.
+            configure=self.copy()._configure_pooled,
+            check=Pool.check_connection if strict else None,
+            **(options if isinstance(options, dict) else {}),
+        )
+
+    def _configure_pooled(self, connection: Connection) -> None:
+        config = pool_settings()
+        connection.patience = _patience(config)
+        self._configure_connection(connection)
+        connection.timeline = int(connection.exchange(TIMELINE_SQL, config.check_timeout)[0].get_value(0, 0) or 0)
+
+    def _count(self, name: str) -> None:
+        pool = self._connection_pools.get(self.alias)
+        if pool is not None:
+            pool.counted[name] += 1
+
+
+def _limits(config: PoolSettings, options: str) -> dict[str, Any]:
+    """Parameters of a connection that give every wait an end."""
+    found: dict[str, Any] = {
+        "connect_timeout": config.connect_timeout,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    # PgBouncer refuses such options, and a session's settings would be somebody else's a moment later: there the
+    # client's patience alone ends a statement.
+    if config.command_timeout and not config.pgbouncer and "statement_timeout" not in options:
+        found["options"] = f"{options} -c statement_timeout={round(config.command_timeout * 1000)}".strip()
+    return found
+
+
+def _patience(config: PoolSettings) -> float | None:
+    return config.command_timeout + GRACE if config.command_timeout else None
+
+
+register_pools(pool_stats)
+forking.install(pools, Watcher(open_pools))

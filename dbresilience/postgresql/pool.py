@@ -1,0 +1,302 @@
+"""psycopg's connection pool, which serves no dead connection, measures itself and knows its borrowers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from math import inf
+from typing import Any
+
+import psycopg
+import structlog
+from django.core.exceptions import ImproperlyConfigured
+from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool import AddConnection
+
+from dbresilience.conf import PoolSettings
+from dbresilience.postgresql.borrowing import Borrowing
+from dbresilience.postgresql.connection import Connection
+from dbresilience.postgresql.stats import PoolStats, Reservoir
+
+CHECK_AFTER = 0.5
+"""Seconds without use after which a connection is asked before it is served (HikariCP's rule)."""
+
+RECONNECT_EVERY = 0.5
+"""Seconds between two attempts to connect, at most; psycopg's own grow without a bound, and so does an outage."""
+
+log = structlog.get_logger(__name__)
+
+
+class _SteadyAttempt(AttemptWithBackoff):
+    """Attempts to connect that never lie further apart than ``RECONNECT_EVERY``."""
+
+    INITIAL_DELAY = 0.05
+
+    def update_delay(self, now: float) -> None:
+        super().update_delay(now)
+        self.delay = min(self.delay, RECONNECT_EVERY)
+
+
+class Pool(ConnectionPool[Connection]):
+    """A pool of ``size`` connections that are kept and ``max_overflow`` that close soon after use.
+
+    Each opens when it is first needed, as in SQLAlchemy's QueuePool, so that a process with one thread holds one. On
+    the first sight of a dead connection the others are looked at, before anybody gets one of them.
+
+    What psycopg_pool keeps private and this class touches: ``_lock``, ``_pool``, ``_nconns``, ``_nconns_min``,
+    ``_check_connection``, ``_add_connection``, ``_connect``, ``_shrink_pool``.
+    """
+
+    def __init__(self, *, alias: str, config: PoolSettings, strict: bool, **options: Any) -> None:
+        """Make a pool that is not open yet.
+
+        Args:
+            alias: of the database.
+            config: the settings.
+            strict: whether each connection is asked before it is served, however recently it was used.
+            options: further ones of psycopg's pool; they win.
+
+        Raises:
+            ImproperlyConfigured: the sizes make no sense together.
+        """
+        given: dict[str, Any] = {
+            "min_size": 0,
+            "max_size": max(config.size + config.max_overflow, options.get("min_size", 0)),
+            "timeout": config.timeout,
+            "max_lifetime": config.recycle,
+            "max_idle": config.overflow_idle,
+            "connection_class": Connection,
+            "name": alias,
+        } | options
+        try:
+            super().__init__(open=False, **given)
+        except (TypeError, ValueError) as exc:
+            raise ImproperlyConfigured(f'DATABASES["{alias}"]["OPTIONS"]["pool"]: {exc}.') from exc
+        size = options.get("min_size") or min(config.size, self.max_size)
+        self.owner = os.getpid()
+        self.alias = alias
+        self.size = size
+        self.max_overflow = self.max_size - size
+        self.lifetime = config.session_timeout or inf
+        self.counted: Counter[str] = Counter()
+        self.last_connect_error = ""
+        self._config = config
+        self._strict = strict
+        self._waits = Reservoir()
+        self._holds = Reservoir()
+        self._borrowed: dict[int, Borrowing] = {}
+        self._lost: list[Borrowing] = []
+        self._sweeping = threading.Lock()
+        self._suspect_before = -inf
+
+    def __del__(self) -> None:
+        # A pool inherited by fork: its threads do not exist here, and its lock may be held for ever.
+        if getattr(self, "owner", None) == os.getpid():
+            super().__del__()
+
+    def getconn(self, timeout: float | None = None) -> Connection:
+        """Borrow a connection that is alive; as in psycopg, measured."""
+        asked = time.monotonic()
+        try:
+            connection = super().getconn(timeout)
+        except (PoolTimeout, TooManyRequests):
+            self.counted["timeouts"] += 1
+            raise
+        now = time.monotonic()
+        self._waits.add(now - asked)
+        borrowing = Borrowing(connection, now, self._vanished)
+        connection.borrowing = borrowing
+        self._borrowed[id(borrowing)] = borrowing
+        return connection
+
+    def putconn(self, conn: Connection) -> None:
+        """Return a connection; as in psycopg, measured."""
+        borrowing, conn.borrowing = conn.borrowing, None
+        now = time.monotonic()
+        conn.returned_at = now
+        conn.deadline = None
+        if borrowing is not None:
+            self._borrowed.pop(id(borrowing), None)
+            self._holds.add(now - borrowing.since)
+            if borrowing.warned:
+                self._say_returned(borrowing, now)
+            if borrowing.reclaimed:
+                # Its place was given to another one when it was taken away.
+                self._close_connection(conn)
+                return
+        broken = conn.closed
+        super().putconn(conn)
+        if broken and not self.closed:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Throw out every idle connection that is visibly dead, and have the rest asked before they are served."""
+        if not self._sweeping.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                idle = list(self._pool)
+                self._pool.clear()
+                self._suspect_before = time.monotonic()
+            self.counted["sweeps"] += 1
+            for connection in idle:
+                if connection.seems_gone():
+                    self.counted["dead_found"] += 1
+                    self._close_connection(connection)
+                    self.run_task(AddConnection(self))
+                else:
+                    self._add_to_pool(connection)
+        finally:
+            self._sweeping.release()
+
+    def stats(self) -> PoolStats:
+        """What there is now, and what was counted."""
+        borrowed = list(self._borrowed.values())
+        figures = self.get_stats()
+        requests = figures.get("requests_num", 0)
+        capacity = self.max_size
+        now = time.monotonic()
+        return PoolStats(
+            alias=self.alias,
+            pid=self.owner,
+            size=self.size,
+            max_overflow=self.max_overflow,
+            open=figures["pool_size"],
+            idle=figures["pool_available"],
+            borrowed=len(borrowed),
+            overflow=max(0, figures["pool_size"] - self.size),
+            waiting=figures["requests_waiting"],
+            utilisation=round(len(borrowed) / capacity, 4),
+            longest_hold=max((now - one.since for one in borrowed), default=None),
+            requests=requests,
+            queued=figures.get("requests_queued", 0),
+            connects=figures.get("connections_num", 0),
+            connect_errors=figures.get("connections_errors", 0),
+            last_connect_error=self.last_connect_error,
+            wait=self._waits.percentiles(requests),
+            hold=self._holds.percentiles(requests - len(borrowed)),
+            **{name: self.counted[name] for name in _COUNTED},
+        )
+
+    def borrowings(self) -> list[Borrowing]:
+        """The loans of this moment."""
+        return list(self._borrowed.values())
+
+    def make_good(self) -> None:
+        """Free the places of connections whose holder vanished without returning them."""
+        while self._lost:
+            borrowing = self._lost.pop()
+            self.counted["lost"] += 1
+            log.warning(
+                "connection_lost_by_borrower", alias=self.alias, work=borrowing.work, borrowed_at=borrowing.stack()
+            )
+            with self._lock:
+                self._nconns -= 1
+                if self._waiting:
+                    self._maybe_grow_pool()
+
+    def reclaim(self, borrowing: Borrowing) -> None:
+        """Take a connection away from its holder, whose next use of it fails, and put a new one in its place."""
+        connection = borrowing.connection()
+        if connection is None or self._borrowed.pop(id(borrowing), None) is None:
+            return
+        borrowing.reclaimed = True
+        self.counted["reclaimed"] += 1
+        # A socket that another thread may be reading is shut down, which wakes the reader; closing it would not.
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+            duplicate.shutdown(socket.SHUT_RDWR)
+        self.run_task(AddConnection(self))
+
+    def abandon(self) -> None:
+        """After a fork, in the child: forget the parent's connections without a word to the server.
+
+        The child's copies of the sockets are closed, so that the server sees the parent's end when it comes.
+        """
+        held = [one.connection() for one in self._borrowed.values()]
+        for connection in [*self._pool, *held]:
+            if connection is not None and not connection.closed:
+                with suppress(OSError, psycopg.Error):
+                    os.close(connection.fileno())
+
+    def _check_connection(self, conn: Connection) -> None:
+        now = time.monotonic()
+        used = conn.returned_at
+        gone = conn.seems_gone()
+        if not gone and not self._strict and now - used < CHECK_AFTER and conn._created_at > self._suspect_before:
+            return
+        if not gone and used == -inf and now - conn._created_at < CHECK_AFTER:
+            return
+        if conn.answers(self._config.check_timeout):
+            return
+        self.counted["dead_found"] += 1
+        silent = time.monotonic() - now >= self._config.check_timeout
+        log.warning("dead_connection_found", alias=self.alias, silent=silent)
+        if not silent:
+            self.sweep()
+        elif conn._created_at > self._drained_at:
+            # Behind a peer that fell silent each of the others would cost the whole time-out too.
+            self.counted["drains"] += 1
+            self.drain()
+        raise psycopg.OperationalError("the connection is dead")
+
+    def _connect(self, timeout: float | None = None) -> Connection:
+        try:
+            return super()._connect(timeout)
+        except Exception as exc:
+            self.last_connect_error = type(exc).__name__
+            raise
+
+    def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
+        super()._add_connection(attempt or _SteadyAttempt(timeout=self.reconnect_timeout), growing=growing)
+
+    def _return_connection(self, conn: Connection, from_getconn: bool) -> None:
+        if not from_getconn and not conn.closed and conn._expire_at <= time.monotonic():
+            self.counted["recycled"] += 1
+        super()._return_connection(conn, from_getconn)
+
+    def _shrink_pool(self) -> None:
+        """Close what of the overflow nobody used since the last look; psycopg closes one, which takes for ever."""
+        with self._lock:
+            unused = min(self._nconns - max(self.size, self._min_size), self._nconns_min, len(self._pool))
+            spare = [self._pool.popleft() for _ in range(unused)]
+            self._nconns -= len(spare)
+            self._nconns_min = len(self._pool)
+        self.counted["overflow_closed"] += len(spare)
+        for connection in spare:
+            self._close_connection(connection)
+
+    def _vanished(self, reference: object) -> None:
+        # Runs in whatever thread collects garbage, with whatever lock held: only note it.
+        for key, borrowing in list(self._borrowed.items()):
+            if borrowing.connection is reference and self._borrowed.pop(key, None) is not None:
+                self._lost.append(borrowing)
+
+    def _say_returned(self, borrowing: Borrowing, now: float) -> None:
+        log.info(
+            "connection_returned_late",
+            alias=self.alias,
+            work=borrowing.work,
+            seconds=round(now - borrowing.since, 1),
+            backend=borrowing.pid,
+        )
+
+
+_COUNTED = (
+    "timeouts",
+    "dead_found",
+    "sweeps",
+    "drains",
+    "recycled",
+    "overflow_closed",
+    "long_holds",
+    "lost",
+    "reclaimed",
+    "refreshed",
+    "answer_timeouts",
+    "rollback_failures",
+)

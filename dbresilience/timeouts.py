@@ -1,0 +1,42 @@
+"""Blocks in which a statement may take as long as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, connections
+from psycopg.pq import TransactionStatus
+
+# Serve without_command_timeout. LOCAL in a transaction: it ends with it, whichever way that ends, and behind PgBouncer
+# nobody else gets it.
+LIFT_LOCALLY_SQL: Final = "SET LOCAL statement_timeout = 0"
+LIFT_SQL: Final = "SET statement_timeout = 0"
+RESTORE_SQL: Final = "RESET statement_timeout"
+
+
+@contextmanager
+def without_command_timeout(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """Lift ``DB_COMMAND_TIMEOUT`` for the block: for maintenance. Migrations do so by themselves.
+
+    Args:
+        using: alias of the database.
+    """
+    wrapper: Any = connections[using]
+    wrapper.ensure_connection()
+    session: psycopg.Connection[Any] = wrapper.connection
+    patience = getattr(session, "patience", None)
+    local = wrapper.in_atomic_block
+    if patience is not None:
+        session.patience = None  # type: ignore[attr-defined]
+        session.execute(LIFT_LOCALLY_SQL if local else LIFT_SQL)
+    try:
+        yield
+    finally:
+        if patience is not None and not session.closed:
+            session.patience = patience  # type: ignore[attr-defined]
+            status = session.info.transaction_status
+            if status == (TransactionStatus.INTRANS if local else TransactionStatus.IDLE):
+                session.execute(RESTORE_SQL if not local else "SET LOCAL statement_timeout TO DEFAULT")

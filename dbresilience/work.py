@@ -1,0 +1,101 @@
+"""What the process is doing for whom: the request, task or command at work in this thread."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.signals import request_finished, request_started
+
+try:
+    from celery.signals import task_postrun, task_prerun
+except ImportError:  # Celery is not needed.
+    task_prerun = task_postrun = None
+
+_names: dict[int, str] = {}
+_operations: dict[int, list[LongOperation]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class LongOperation:
+    """Work that said how long it will take.
+
+    Attributes:
+        name: what it is.
+        seconds: how long it may take.
+        started: monotonic instant of its beginning.
+    """
+
+    name: str
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether it takes longer than it said."""
+        return time.monotonic() - self.started > self.seconds
+
+
+@contextmanager
+def long_operation(name: str, *, minutes: float) -> Iterator[LongOperation]:
+    """Say that this thread holds a database connection for long, on purpose.
+
+    Until the time is over nothing is reported, reclaimed or refreshed; after it, it is reported under its name.
+
+    Args:
+        name: what the warning calls it.
+        minutes: how long it may take.
+    """
+    operation = LongOperation(name, minutes * 60)
+    mine = _operations.setdefault(threading.get_ident(), [])
+    mine.append(operation)
+    try:
+        yield operation
+    finally:
+        mine.remove(operation)
+        if not mine:
+            _operations.pop(threading.get_ident(), None)
+
+
+def long_operation_of(thread: int) -> LongOperation | None:
+    """The innermost long operation that a thread is in."""
+    mine = _operations.get(thread)
+    return mine[-1] if mine else None
+
+
+def work_of(thread: int) -> str:
+    """What a thread is at: ``request GET /path``, ``task name[id]`` or ``command name``; never a query string."""
+    return _names.get(thread) or _process_name()
+
+
+def connect_signals() -> None:
+    """Take note of requests and tasks as they begin and end."""
+    request_started.connect(_request_started, dispatch_uid="dbresilience.work")
+    request_finished.connect(_finished, dispatch_uid="dbresilience.work")
+    if task_prerun is not None:
+        task_prerun.connect(_task_started, dispatch_uid="dbresilience.work")
+        task_postrun.connect(_finished, dispatch_uid="dbresilience.work")
+
+
+def _process_name() -> str:
+    words = [word for word in sys.argv[1:2] if word.isidentifier()]
+    return f"command {words[0]}" if words else "process"
+
+
+def _request_started(environ: dict[str, Any] | None = None, **_: Any) -> None:
+    if environ is not None:
+        path = str(environ.get("PATH_INFO", ""))[:200]
+        _names[threading.get_ident()] = f"request {environ.get('REQUEST_METHOD', '')} {path}"
+
+
+def _task_started(task_id: str = "", task: Any = None, **_: Any) -> None:
+    _names[threading.get_ident()] = f"task {getattr(task, 'name', '')}[{task_id}]"
+
+
+def _finished(**_: Any) -> None:
+    _names.pop(threading.get_ident(), None)
