@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import orjson
 
 from zenskar.sandbox.stripe.clock import Clock
 from zenskar.sandbox.stripe.posting import post
+from zenskar.sandbox.stripe.scripting import Script
 from zenskar.sandbox.stripe.signing import signature_header
 from zenskar.sandbox.stripe.store import Store
 
@@ -25,7 +26,6 @@ from zenskar.sandbox.stripe.store import Store
 RETRY_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10800.0)
 BATCH = 50
 BUILT_IN = "we_forwarded"
-EFFECTS = ("duplicate", "delay", "drop", "tamper", "old_timestamp", "future_timestamp", "wrong_secret")
 ORDERS = ("created", "reversed", "shuffled")
 _OLD = 3600
 
@@ -40,21 +40,6 @@ class SignedWebhook(NamedTuple):
     def event(self) -> dict[str, Any]:
         event: dict[str, Any] = orjson.loads(self.body)
         return event
-
-
-@dataclass(kw_only=True)
-class Script:
-    """What happens to the next ``times`` deliveries of matching events (``seconds`` of delay, ``copies`` in all)."""
-
-    effect: str
-    type: str = "*"
-    times: int | None = 1
-    seconds: float = 0.0
-    copies: int = 2
-
-    def __post_init__(self) -> None:
-        if self.effect not in EFFECTS:
-            raise ValueError(f"effect is one of {', '.join(EFFECTS)}")
 
 
 class Webhooks:
@@ -90,7 +75,7 @@ class Webhooks:
     # What a test or the demonstration asks for.
 
     def script(self, effect: str, **arguments: Any) -> Script:
-        """Let the next matching deliveries misbehave; see Script and EFFECTS."""
+        """Let the next matching deliveries misbehave; see Script."""
         rule = Script(effect=effect, **arguments)
         with self._store.lock:
             self._scripts.append(rule)
