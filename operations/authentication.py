@@ -65,7 +65,7 @@ def key_of_token(token: str) -> ApiKey:
 class ApiKeyAuthentication(BaseAuthentication):
     """``Authorization: Bearer zk_<prefix>_<secret>``."""
 
-    def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:  # type: ignore[override]
+    def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
             return None
@@ -81,7 +81,7 @@ class ApiKeyAuthentication(BaseAuthentication):
 class StaffSessionAuthentication(SessionAuthentication):
     """The console's session, for staff alone; whoever is logged in without being staff counts as nobody."""
 
-    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None] | None:  # type: ignore[override]
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser, None] | None:
         user = getattr(request._request, "user", None)
         if user is None or not (user.is_active and user.is_staff):
             return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 from django.contrib.admin import AdminSite, ModelAdmin, ShowFacets
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -39,13 +40,13 @@ class ConsoleSite(AdminSite):
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
-        form = getattr(response, "context_data", None) and response.context_data.get("form")
+        form = (getattr(response, "context_data", None) or {}).get("form")
         if isinstance(form, ConsoleLoginForm) and form.retry_after:
             response.status_code = 429
             response["Retry-After"] = str(form.retry_after)
         return response
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         context: dict[str, Any] = {"tiles": overview.tiles(request), "audit": []}
         if request.user.has_perm("operations.view_auditentry"):
             context["audit"] = AuditEntry.objects.defer("detail").order_by("-pk")[:8]
@@ -74,7 +75,7 @@ class RecordAdmin(_ModelAdmin):
     list_per_page = 50
     list_max_show_all = 0
     actions_selection_counter = True
-    sortable_by: Any = ()
+    sortable_by: ClassVar[Any] = ()
     defer_in_list: tuple[str, ...] = ()
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -46,7 +46,7 @@ class ConsoleLoginForm(AdminAuthenticationForm):
     retry_after = 0
 
     def clean(self) -> dict[str, Any]:
-        address, name = client_address(self.request), self.cleaned_data.get("username") or ""
+        address, name = _address(self.request), self.cleaned_data.get("username") or ""
         self.retry_after = login_attempt(address=address, name=name)
         if self.retry_after:
             log.warning("login_blocked", address=address)

@@ -57,13 +57,13 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 @dataclasses.dataclass
-class ComponentCheck(HealthCheck):
+class ComponentCheck(HealthCheck):  # type: ignore[misc]
     """One registered component as a check of django-health-check."""
 
     component: Component
     timeout: dt.timedelta = dataclasses.field(default=dt.timedelta(seconds=2 * TIMEOUT + 1), repr=False)
 
-    def run(self) -> None:  # type: ignore[override]
+    def run(self) -> None:
         try:
             reason = self.component.check()
         except Exception as exc:
@@ -197,6 +197,10 @@ def _kafka() -> AdminClient:
     servers: str = settings.KAFKA_BOOTSTRAP_SERVERS
     if servers not in _kafka_clients:
         # Its own complaints would be a line a second; the report and one log line say it.
-        options = {"bootstrap.servers": servers, "log_level": 0, "reconnect.backoff.max.ms": 1000}
+        options: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": servers,
+            "log_level": 0,
+            "reconnect.backoff.max.ms": 1000,
+        }
         _kafka_clients[servers] = AdminClient(options)
     return _kafka_clients[servers]

@@ -20,7 +20,7 @@ from operations.scopes import Scope
 class MetricsTokenAuthentication(BaseAuthentication):
     """``Authorization: Bearer <METRICS_TOKEN>``: needs no database, so that an outage of it can be measured."""
 
-    def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:  # type: ignore[override]
+    def authenticate(self, request: Request) -> tuple[KeyHolder, ApiKey] | None:
         expected: str = settings.METRICS_TOKEN
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         if not expected or not hmac.compare_digest(given.encode(), expected.encode()):

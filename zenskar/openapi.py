@@ -52,7 +52,7 @@ class DocsView(APIView):
         return super().handle_exception(exc)
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How a key is sent."""
 
     target_class = "operations.authentication.ApiKeyAuthentication"
@@ -66,7 +66,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):
         }
 
 
-class StaffSessionScheme(OpenApiAuthenticationExtension):
+class StaffSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the console's session is sent."""
 
     target_class = "operations.authentication.StaffSessionAuthentication"

@@ -20,7 +20,8 @@ USE_RECORDED_EVERY: Final = dt.timedelta(minutes=1)
 RECORD_USE_SQL: Final = """
 UPDATE operations_apikey SET last_used_at = clock_timestamp() WHERE id = (
     SELECT id FROM operations_apikey
-     WHERE id = %s AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - %s) FOR UPDATE SKIP LOCKED)
+     WHERE id = %s AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - make_interval(secs => %s))
+       FOR UPDATE SKIP LOCKED)
 """
 
 
@@ -28,8 +29,8 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def record_use(self, pk: int) -> int:
         """Note that the key was used, at most once a minute however many requests carry it; returns rows changed."""
         with connections[self.db].cursor() as cursor:
-            cursor.execute(RECORD_USE_SQL, [pk, USE_RECORDED_EVERY])
-            return cursor.rowcount
+            cursor.execute(RECORD_USE_SQL, [pk, USE_RECORDED_EVERY.total_seconds()])
+            return int(cursor.rowcount)
 
 
 class ApiKey(models.Model):

@@ -4,7 +4,7 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, Permission
 
-from operations.roles import roles_restate
+from operations.roles import ACCESS_APPS, OWN_APPS, roles_restate
 
 pytestmark = [pytest.mark.django_db, pytest.mark.feature("A16")]
 
@@ -36,9 +36,9 @@ def test_it_lets_operators_act_but_not_on_keys_and_people() -> None:
 
 
 def test_it_lets_admins_do_everything() -> None:
-    ours = Permission.objects.filter(
-        content_type__app_label__in=["customers", "outbox", "projections", "operations", "auth", "django_celery_beat"]
-    ).values_list("content_type__app_label", "codename")
+    ours = Permission.objects.filter(content_type__app_label__in=OWN_APPS | ACCESS_APPS).values_list(
+        "content_type__app_label", "codename"
+    )
 
     assert rights_of("admin") == {f"{app}.{codename}" for app, codename in ours}
 
@@ -48,7 +48,7 @@ def test_it_adds_what_is_missing_and_keeps_what_was_added() -> None:
     before = rights_of("viewer")
     viewer.permissions.set([Permission.objects.get(codename="revoke_apikey")])
 
-    for app in ("operations", "customers", "outbox", "projections"):
+    for app in OWN_APPS:
         roles_restate(apps.get_app_config(app))
 
     assert rights_of("viewer") == before | {"operations.revoke_apikey"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import getpass
 import json
@@ -24,7 +23,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
-        output = argparse.ArgumentParser(add_help=False)
+        output = CommandParser(add_help=False)
         output.add_argument("--json", action="store_true", help="print one JSON document")
 
         create = verbs.add_parser("create", parents=[output], help="issue a key and print it once")
