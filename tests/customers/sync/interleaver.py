@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,8 +48,15 @@ class Life:
         self.events: list[Event] = []
         self.number = 0
         self.depth = 0
-        self.deleted_here = self.deleted_there = False
+        self.deleted_here = self.deleted_there = self.lost = False
+        self.tick = 0
+        self.edited_at: dict[str, int] = {}
+        self.fetched_at: dict[str, int] = {}
+        self.overwritten: list[tuple[str, str, str]] = []
+        self.seen_there: set[str] = set()
+        self.told_of: list[Event] = []
         self.faults = [0, 0]
+        self.world.on_edit = self._watch
         self.world.before.append(lambda call: self._strike(call, 0))
         self.world.after.append(lambda call: self._strike(call, 1))
 
@@ -79,6 +87,32 @@ class Life:
         (action,) = self.random.choices(choices, weights)
         self.trace.append(f"{'  ' * self.depth}{action.__name__}")
         action()
+
+    def _stepper(self) -> Callable[[str], None]:
+        """The step callback of one sync, which remembers when that sync had fetched what it decides upon."""
+        fetched = [self.tick]
+
+        def step(name: str) -> None:
+            if name == "fetched":
+                fetched[0] = self.tick
+            if name == "decided":
+                for request in SyncRequest.objects.in_flight().filter(state__in=SyncState.objects.filter(self._mine())):
+                    self.fetched_at.setdefault(request.key, fetched[0])
+            self._between(name)
+            if name == "taken":
+                fetched[0] = self.tick
+
+        return step
+
+    def _watch(self, key: str, before: Mapping[str, object], changes: Mapping[str, object]) -> None:
+        """Every change there: by a stranger when it has no key, else by our push."""
+        self.tick += 1
+        for name, value in changes.items():
+            self.seen_there.add(f"{name}={value}")
+            if not key:
+                self.edited_at[f"{name}={value}"] = self.tick
+            elif f"{name}={before.get(name)}" in self.edited_at:
+                self.overwritten.append((name, str(before.get(name)), key))
 
     def _between(self, step: str) -> None:
         """At a step boundary of a sync: life goes on, the worker dies, or another one takes its row."""
@@ -130,11 +164,16 @@ class Life:
             self.deleted_there = True
 
     def _deliver_pokes(self) -> None:
-        self.events += self.side.events()
+        self.events += self._new_events()
         if self.events:
             count = self.random.randint(1, len(self.events))
             SyncPokes().deliver(self.events[:count], Deadline.after(60))
             del self.events[:count]
+
+    def _new_events(self) -> list[Event]:
+        events = self.side.events()
+        self.told_of += events
+        return events
 
     def _hear_one(self, *, keep: bool = False) -> None:
         if self.world.messages:
@@ -152,6 +191,7 @@ class Life:
 
     def _lose_message(self) -> None:
         if self.world.messages:
+            self.lost = True
             del self.world.messages[self.random.randrange(len(self.world.messages))]
 
     def _lose_answer(self) -> None:
@@ -177,33 +217,31 @@ class Life:
                 # Whoever held it has died: its time runs out.
                 SyncState.objects.filter(pk=state.pk).update(lease_until=None)
             try:
-                sync_once(state.pk, on_step=self._between)
+                sync_once(state.pk, on_step=self._stepper())
             except Died:
                 continue
             except SyncState.DoesNotExist:
                 continue
 
     def _calm(self) -> None:
-        """Everything is delivered, nothing fails any more; lost messages are made up for by a look at all."""
+        """Everything is delivered and nothing fails any more; lost messages, and they alone, need a look at all."""
         self.faults = [0, 0]
         for _ in range(12):
-            SyncState.objects.filter(self._mine()).update(lease_until=None)
+            mine = SyncState.objects.filter(self._mine())
+            mine.update(lease_until=None)
+            self.events += self._new_events()
             SyncPokes().deliver(self.events, Deadline.after(60))
             self.events = []
-            self.side.poke()
             self.side.hear()
-            mine = SyncState.objects.filter(self._mine())
-            mine.look_again()
-            before = len(self.world.writes())
-            for state in mine:
+            if self.lost:
+                mine.look_again()
+                self.lost = False
+            dirty = list(mine.filter(dirty_at__isnull=False))
+            for state in dirty:
                 sync_once(state.pk)
-            again = SyncState.objects.filter(self._mine(), dirty_at__isnull=False).exists()
-            if not again and len(self.world.writes()) == before and not self.world.messages:
-                self.events = self.side.events()
-                if all(event.origin == "memory" for event in self.events):
-                    return
-                self.side.read_up_to = min(event.id for event in self.events) - 1
-                self.events = []
+            self.events = self._new_events()
+            if not dirty and not self.world.messages and not self.events:
+                return
         raise AssertionError(self.told("It does not come to rest"))
 
     def _mine(self) -> Q:
@@ -228,6 +266,7 @@ class Life:
         for call in self.world.writes():
             key_executed = call.changed or call.replayed or self._was_struck(call)
             assert key_executed or self._vanished(call), self.told(f"A call without a difference: {call}")
+        self._check_overwritten()
         if self.deleted_here or self.deleted_there:
             assert self.customer.deleted_at is not None, self.told("Deleted there, alive here")
             assert not self._living(), self.told("Deleted here, alive there")
@@ -250,6 +289,29 @@ class Life:
         expected = SyncState.Status.CONFLICT if conflicts else SyncState.Status.IN_SYNC
         assert state.status == expected, self.told(f"status {state.status}")
         assert ours or not created, self.told("The record of another")
+
+    def _check_overwritten(self) -> None:
+        """Neither side's value was replaced unless the other side had seen it."""
+        pulled, value_of = set(), dict.fromkeys(FIELDS, "start")
+        for event in self.told_of:
+            if event.aggregate_id != str(self.customer.pk):
+                continue
+            payload = event.payload
+            for name in FIELDS:
+                root, _, key = name.partition(".")
+                value = str(payload[root].get(key) if key else payload[root])
+                if value == value_of[name]:
+                    continue
+                if event.origin == "memory":
+                    pulled.add(f"{name}={value}")
+                    replaced = f"{name}={value_of[name]}"
+                    known = not value_of[name].startswith("here") or replaced in self.seen_there
+                    assert known, self.told(f"A pull of {value} replaced {replaced}, which never got there")
+                value_of[name] = value
+        for name, value, key in self.overwritten:
+            if f"{name}={value}" not in pulled:
+                late = self.edited_at[f"{name}={value}"] > self.fetched_at[key]
+                assert late, self.told(f"A push replaced {name}={value}, which was there before the fetch")
 
     def _was_struck(self, call: Call) -> bool:
         return call.struck

@@ -53,11 +53,13 @@ class World:
     obstacles: dict[str, str] = field(default_factory=dict)
     before: list[Callable[[Call], None]] = field(default_factory=list)
     after: list[Callable[[Call], None]] = field(default_factory=list)
+    on_edit: Callable[[str, Fields, Mapping[str, Any]], None] = lambda key, before, changes: None
 
     def add(self, *, reference: str = "", key: str = "", **fields: Any) -> RemoteRecord:
         """Create a record as a stranger would."""
         record = RemoteRecord(remote_id=f"rem_{next(_numbers)}", fields=dict(fields), reference=reference)
         self.records[record.remote_id] = record
+        self.on_edit(key, {}, fields)
         self._tell("created", record, key)
         return record
 
@@ -67,6 +69,7 @@ class World:
         fields = {name: value for name, value in {**record.fields, **changes}.items() if value is not None}
         if fields == record.fields:
             return False
+        self.on_edit(key, record.fields, changes)
         self.records[remote_id] = RemoteRecord(remote_id=remote_id, fields=fields, reference=record.reference)
         self._tell("updated", self.records[remote_id], key)
         return True
