@@ -55,6 +55,20 @@ def test_it_keeps_its_data_between_starts(folder: Path, source: str, monkeypatch
     assert listens == ("127.0.0.1",)
 
 
+@pytest.mark.feature("H7", "A16")
+def test_it_lets_nobody_in_without_the_password(folder: Path) -> None:
+    server = Postgres(data=folder / "data", port=free_port(), password="only-ours")
+    server.start()
+
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(f"postgresql://zenskar@127.0.0.1:{server.port}/zenskar")
+    owner = _count(server.url, "SELECT 1")
+    server.stop()
+
+    assert owner == 1
+    assert [path.name for path in folder.iterdir() if "password" in path.name] == []
+
+
 @pytest.mark.feature("H7")
 def test_it_recovers_from_a_crash(folder: Path) -> None:
     server = Postgres(data=folder / "data", port=free_port())

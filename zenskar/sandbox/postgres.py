@@ -105,17 +105,21 @@ class Postgres:
         port: TCP port on 127.0.0.1.
         durable: False switches fsync off, for tests that do not kill the server.
         log_file: where the server's log goes; beside the data folder by default.
+        password: of the superuser, given to a new data folder; empty lets every local user in, which only a test that
+            lasts seconds may do.
     """
 
     data: Path
     port: int
     durable: bool = True
     log_file: Path | None = None
+    password: str = field(default="", repr=False)
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
-        return f"postgresql://zenskar@127.0.0.1:{self.port}/zenskar"
+        user = f"zenskar:{self.password}" if self.password else "zenskar"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/zenskar"
 
     @property
     def log(self) -> Path:
@@ -159,15 +163,23 @@ class Postgres:
             return
         self.data.parent.mkdir(parents=True, exist_ok=True)
         staging = self.data.with_name(self.data.name + ".new")
+        password_file = self.data.with_name(self.data.name + ".password")
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
+        password_file.touch(mode=0o600)
+        password_file.write_text(self.password)
         identity = processes.unprivileged()
         if identity:
-            os.chown(staging, identity["user"], identity["group"])
-        command = [bindir / "initdb", "-D", staging, "-U", "zenskar", "-A", "trust", "-E", "UTF8", "--locale=C"]
-        answer = subprocess.run(
-            [*map(str, command), "--no-sync"], capture_output=True, text=True, check=False, cwd="/", **identity
-        )
+            for path in (staging, password_file):
+                os.chown(path, identity["user"], identity["group"])
+        access = ["-A", "scram-sha-256", "--pwfile", password_file] if self.password else ["-A", "trust"]
+        command = [bindir / "initdb", "-D", staging, "-U", "zenskar", "-E", "UTF8", "--locale=C", "--no-sync", *access]
+        try:
+            answer = subprocess.run(
+                [str(part) for part in command], capture_output=True, text=True, check=False, cwd="/", **identity
+            )
+        finally:
+            password_file.unlink()
         if answer.returncode != 0:
             raise PostgresUnavailable(f"initdb failed:\n{answer.stderr.strip()}")
         staging.rename(self.data)

@@ -27,12 +27,13 @@ class RedisUnavailable(Exception):
     """No Redis server was found; install redis-server, or set REDIS_URL."""
 
 
-def server_command(*, port: int, data: Path | None) -> list[str]:
+def server_command(*, port: int, data: Path | None, password: str = "") -> list[str]:
     """The command line of the best server there is.
 
     Args:
         port: TCP port on 127.0.0.1.
         data: folder that keeps the data between starts; None keeps it in memory only.
+        password: what clients must say; it goes through a file, since every local user may read command lines.
 
     Raises:
         RedisUnavailable: when there is none, or not the one that SANDBOX_REDIS names.
@@ -42,6 +43,11 @@ def server_command(*, port: int, data: Path | None) -> list[str]:
     if binary is not None:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--databases", str(DATABASES), "--save", ""]
         options += ["--appendonly", "yes", "--dir", str(data)] if data else ["--appendonly", "no"]
+        if data and password:
+            configuration = data / "redis.conf"
+            configuration.touch(mode=0o600)
+            configuration.write_text(f"requirepass {password}\n")
+            return [binary, str(configuration), *options]
         return [binary, *options]
     if wanted in {"", "fake"}:
         return [sys.executable, "-m", "zenskar.sandbox.redis", str(port)]
@@ -62,21 +68,30 @@ def _binary(wanted: str) -> str | None:
 
 @dataclass
 class Redis:
-    """A server on ``port``; with ``data`` it keeps what it holds between starts."""
+    """A server on ``port``; with ``data`` it keeps what it holds between starts, and may have a ``password``.
+
+    Attributes:
+        protected: whether the server that was started asks for the password; fakeredis does not know how.
+    """
 
     port: int
     log: Path
     data: Path | None = None
+    password: str = field(default="", repr=False)
+    protected: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        user = f":{self.password}@" if self.protected else ""
+        return f"redis://{user}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         if self.data is not None:
             self.data.mkdir(parents=True, exist_ok=True)
-        self.process = processes.start(server_command(port=self.port, data=self.data), log=self.log)
+        command = server_command(port=self.port, data=self.data, password=self.password)
+        self.protected = any(word.endswith("redis.conf") for word in command)
+        self.process = processes.start(command, log=self.log)
 
     def wait_until_ready(self) -> None:
         if self.process is None:
@@ -84,7 +99,7 @@ class Redis:
         processes.wait_for_port(self.process, self.port, name="Redis", log=self.log)
         deadline = time.monotonic() + 30
         # It answers LOADING while it reads what it kept.
-        while not self._ping().startswith(b"+PONG"):
+        while not self._ping().startswith(b"-NOAUTH" if self.protected else b"+PONG"):
             if time.monotonic() > deadline:
                 raise processes.StartFailed(f"Redis did not get ready:\n{processes.last_lines(self.log)}")
             time.sleep(0.02)

@@ -61,14 +61,17 @@ class StandIns:
 
     def _postgres(self) -> str:
         log = self.folder.log("postgres")
-        postgres = Postgres(data=self.folder.postgres_data(), port=processes.free_port(), log_file=log)
+        password = self.folder.secret("database-password")
+        data = self.folder.postgres_data()
+        postgres = Postgres(data=data, port=processes.free_port(), log_file=log, password=password)
         self._servers.append(postgres)
         postgres.start()
         self._note("postgres", postgres.process)
         return postgres.url
 
     def _redis(self) -> Redis:
-        redis = Redis(port=processes.free_port(), log=self.folder.log("redis"), data=self.folder.redis)
+        password, log = self.folder.secret("redis-password"), self.folder.log("redis")
+        redis = Redis(port=processes.free_port(), log=log, data=self.folder.redis, password=password)
         self._servers.append(redis)
         redis.start()
         self._note("redis", redis.process)

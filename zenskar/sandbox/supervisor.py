@@ -180,7 +180,7 @@ class Supervisor:
                     # A process that died is the better reason.
                     self._check_alive({**standins.running, **self.apps})
                     raise
-        screen.print_addresses(endpoints, standins.started, self.folder)
+        screen.print_addresses(endpoints, standins.started, self.folder, stays=not self.once)
 
     def _watch(self, standins: StandIns) -> None:
         while True:
