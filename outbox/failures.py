@@ -139,6 +139,7 @@ def envelope_of(event: Event) -> str:
     """A copy of the event as JSON text, to be kept with its delivery."""
     fields = event._asdict()
     payload, headers = fields.pop("payload_text"), fields.pop("headers_text")
+    fields["uid"], fields["created_at"] = fields.pop("uid_text"), fields.pop("created_text")
     return orjson.dumps({**fields, "payload": orjson.Fragment(payload), "headers": orjson.Fragment(headers)}).decode()
 
 

@@ -26,7 +26,7 @@ from outbox.subscribers import Deadline, Failure, Subscriber
 
 log = structlog.get_logger(__name__)
 
-ENQUEUE_SECONDS: Final = 2.0
+ENQUEUE_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 3.0
 # What a record takes besides its key, value and headers, at most.
@@ -69,7 +69,8 @@ class KafkaSubscriber(Subscriber):
     @property
     def call_seconds(self) -> float:  # type: ignore[override]
         """The time-out of a message, and the time to enqueue a batch."""
-        return kafka_settings().message_timeout + ENQUEUE_SECONDS
+        timeout = kafka_settings().message_timeout
+        return timeout + min(timeout, ENQUEUE_SECONDS)
 
     def deliver(self, events: Sequence[Event], deadline: Deadline) -> list[Failure]:
         config = kafka_settings()
@@ -132,15 +133,17 @@ class _Link:
                 "reconnect.backoff.max.ms": 1_000,
                 "socket.keepalive.enable": True,
                 "error_cb": self._on_error,
-                "log_level": 3,
+                "log_level": 0,
             }
         )
-        self._admin = AdminClient({**base, "log_level": 3})
+        self._admin = AdminClient({**base, "log_level": 0})
         _Link._inherited = [link for link in (*_Link._inherited, self) if link.pid != self.pid] + [self]
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE):
-            self.down_since = self.down_since or time.monotonic()
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE):
+            if self.down_since is not None:
+                return
+            self.down_since = time.monotonic()
         elif error.code() in _CONFIGURATION or error.code() == KafkaError._SSL:
             self.denied = error.str()
         log.info("kafka_error", code=error.name())
@@ -214,6 +217,8 @@ class _Call:
         """Queue the events; those left out because one before them in their aggregate is too large."""
         produce, poll = self._link.producer.produce, self._link.producer.poll
         prefix, limit = f"{self._config.topic_prefix}.", self._config.message_max_bytes - RECORD_OVERHEAD_BYTES
+        # Headers and key are at most a few times 255 characters, and those of the publisher's own.
+        sure = limit // 2 if limit > 100_000 else 0
         behind: set[tuple[str, str]] = set()
         skipped: set[int] = set()
         for index, event in enumerate(self._events):
@@ -223,8 +228,7 @@ class _Call:
                 skipped.add(index)
                 continue
             key, value, headers = event.aggregate_id.encode(), event.payload_json, _headers(event, self._config.source)
-            size = len(key) + len(value) + sum(len(name) + len(text) + 8 for name, text in headers)
-            if size > limit:
+            if len(value) > sure and (size := _size(key, value, headers)) > limit:
                 message = f"The event takes {size} bytes, and Kafka takes {limit} (KAFKA_MESSAGE_MAX_BYTES)."
                 self._fail(index, ErrorClass.PERMANENT, "too_large", message)
                 behind.add(event.aggregate)
@@ -269,14 +273,18 @@ class _Call:
         self._failures[index] = Failure(self._events[index], error_class, code, message)
 
 
+def _size(key: bytes, value: bytes, headers: list[tuple[str, str]]) -> int:
+    return len(key) + len(value) + sum(len(name) + len(text.encode()) + 8 for name, text in headers)
+
+
 def _headers(event: Event, source: str) -> list[tuple[str, str]]:
     """CloudEvents 1.0 attributes in Kafka's binary mode, and what else travels with an event."""
     headers = [
         ("ce_specversion", "1.0"),
-        ("ce_id", str(event.uid)),
+        ("ce_id", event.uid_text),
         ("ce_source", source),
         ("ce_type", event.type),
-        ("ce_time", event.created_at.isoformat()),
+        ("ce_time", event.created_text),
         ("ce_subject", event.aggregate_id),
         ("content-type", "application/json"),
         ("sequence", str(event.sequence)),

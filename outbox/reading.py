@@ -16,10 +16,11 @@ from outbox.leases import HeldLane
 _EVENT: Final = """
 e.topic, e.type, e.aggregate_type, e.aggregate_id, e.sequence, e.schema_version,
 CASE WHEN %(topics)s::text[] IS NULL OR e.topic = ANY (%(topics)s::text[]) THEN e.payload::text END,
-e.headers::text, e.origin, e.correlation_id, e.causation_id, e.traceparent, e.created_at
+e.headers::text, e.origin, e.correlation_id, e.causation_id, e.traceparent,
+to_char(e.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 """
 LANES_SQL: Final = f"""
-SELECT l.position, e.id, e.uid, l.lane, {_EVENT}
+SELECT l.position, e.id, e.uid::text, l.lane, {_EVENT}
   FROM unnest(%(lanes)s::smallint[], %(cursors)s::bigint[], %(limits)s::int[]) AS k (lane, after, most)
  CROSS JOIN LATERAL (SELECT lane, position, event_id FROM outbox_log
                       WHERE lane = k.lane AND position > k.after ORDER BY position LIMIT k.most) AS l
@@ -28,7 +29,7 @@ SELECT l.position, e.id, e.uid, l.lane, {_EVENT}
 
 # The events of an aggregate from a sequence number on, as far as its lane has passed them.
 AGGREGATES_SQL: Final = f"""
-SELECT l.position, e.id, e.uid, e.lane, {_EVENT}
+SELECT l.position, e.id, e.uid::text, e.lane, {_EVENT}
   FROM unnest(%(types)s::text[], %(ids)s::text[], %(sequences)s::bigint[], %(cursors)s::bigint[])
        AS k (aggregate_type, aggregate_id, sequence, passed)
  CROSS JOIN LATERAL (SELECT * FROM outbox_event

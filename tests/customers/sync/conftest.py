@@ -21,10 +21,15 @@ from outbox.events import Event
 from outbox.subscribers import Deadline
 from tests.customers.sync.memory import MemoryIntegration, World
 
+_COLUMNS = {
+    "position": "0",
+    "uid_text": "uid::text",
+    "payload_text": "payload::text",
+    "headers_text": "headers::text",
+    "created_text": "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+}
 _EVENTS_SQL = f"""
-SELECT 0 AS position, {", ".join(name for name in Event._fields if not name.endswith("_text") and name != "position")},
-       payload::text AS payload_text, headers::text AS headers_text
-  FROM outbox_event WHERE id > %s ORDER BY id
+SELECT {", ".join(_COLUMNS.get(name, name) for name in Event._fields)} FROM outbox_event WHERE id > %s ORDER BY id
 """
 
 
@@ -39,8 +44,7 @@ class Side:
         """Events that were published since the last call."""
         with connection.cursor() as cursor:
             cursor.execute(_EVENTS_SQL, [self.read_up_to])
-            names = [column.name for column in cursor.description or ()]
-            events = [Event(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+            events = [Event._make(row) for row in cursor.fetchall()]
         self.read_up_to = max([event.id for event in events], default=self.read_up_to)
         return events
 
