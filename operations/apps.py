@@ -15,8 +15,12 @@ class OperationsConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
         from django.db.models.signals import post_migrate
 
-        from operations import logins, overview, roles, tiles
+        from operations import logins, metrics, overview, roles, tiles
+        from operations.database import tile
+        from operations.database.metrics import DatabaseCollector
 
+        overview.register("Database", tile.database, permission="operations.scope_operations_read", order=80)
+        metrics.SCRAPED.register(DatabaseCollector())
         overview.register("API keys", tiles.access, permission="operations.view_apikey", order=90)
         post_migrate.connect(roles.roles_restate)
         user_logged_in.connect(logins.record_login)

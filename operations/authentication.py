@@ -52,7 +52,7 @@ def key_of_token(token: str) -> ApiKey:
         CredentialsRefused: no usable key.
     """
     match = _TOKEN.match(token)
-    key = ApiKey.objects.filter(prefix=match[1]).first() if match else None
+    key = ApiKey.objects.by_prefix(match[1]) if match else None
     genuine = hmac.compare_digest(digest_of(token), key.digest if key else _NOBODY)
     now = timezone.now()
     if key is None or not genuine or not key.is_usable(now):
