@@ -1,8 +1,8 @@
 """Makes ``.venv`` and keeps it on the pinned requirements, with nothing but a Python's standard library.
 
 Run by whatever ``python3`` is there (``make`` does it), so it must stay readable for old ones. It takes a Python of
-3.11 or later, uses ``uv`` if that is there, else ``venv``, and, where Debian's python3 comes without ensurepip,
-the system's own pip. Installed again only when a requirements file changed.
+3.11 or later, uses ``uv`` if that is there, else ``venv`` with the pip of that Python, so that Debian's python3 without
+ensurepip does too. Installed again only when a requirements file changed.
 
     python3 zenskar/sandbox/bootstrap.py install [--dev] | compile | clean
 """
@@ -114,10 +114,11 @@ def _make_venv() -> None:
         return
     if python is None:
         raise Trouble("Python 3.11 or later is needed; this machine's python3 is " + _version(sys.executable))
-    if _has(python, "ensurepip"):
-        _run([python, "-m", "venv", str(VENV)], "python3 -m venv failed")
-    elif _has(python, "pip"):
+    if _has_pip(python):
+        # Its own pip can install into .venv, so that none is needed inside, which takes seconds to get there.
         _run([python, "-m", "venv", "--without-pip", str(VENV)], "python3 -m venv failed")
+    elif _succeeds(python, "import ensurepip"):
+        _run([python, "-m", "venv", str(VENV)], "python3 -m venv failed")
     else:
         raise Trouble(
             "This python3 comes without venv and pip. Debian and Ubuntu: apt-get install python3-venv "
@@ -130,11 +131,11 @@ def _install(names: list[str]) -> None:
     uv = _uv()
     if uv is not None:
         command = [uv, "pip", "install", "--quiet", "--python", python, "--compile-bytecode"]
-    elif _has(python, "pip"):
+    elif _has_pip(python):
         command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     else:
         outer = _python()
-        if outer is None or not _has(outer, "pip"):
+        if outer is None or not _has_pip(outer):
             raise Trouble(".venv has no pip; remove it, and run the same command again")
         command = [outer, "-m", "pip", "--python", python, "install", "--quiet", "--no-input"]
         command += ["--disable-pip-version-check"]
@@ -143,8 +144,9 @@ def _install(names: list[str]) -> None:
 
 def _python() -> str | None:
     """The first Python of 3.11 or later: the one that runs this, else one of the usual names."""
-    if sys.version_info >= MINIMUM and sys.prefix == sys.base_prefix:
-        return sys.executable
+    if sys.version_info >= MINIMUM:
+        # Of a virtual environment's Python the one that it was made from.
+        return str(getattr(sys, "_base_executable", sys.executable))
     for name in NAMES:
         path = shutil.which(name)
         if path and _works(path) and tuple(map(int, _version(path).split("."))) >= MINIMUM:
@@ -165,9 +167,14 @@ def _version(python: str) -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def _has(python: str, module: str) -> bool:
+def _has_pip(python: str) -> bool:
+    """Whether this Python has a pip that can install into another environment (22.3 or later)."""
+    return _succeeds(python, "import pip; assert tuple(map(int, pip.__version__.split('.')[:2])) >= (22, 3)")
+
+
+def _succeeds(python: str, code: str) -> bool:
     # Debian's venv module is there without ensurepip's wheels; importing ensurepip is what tells.
-    return _ask(python, f"import {module}").returncode == 0
+    return _ask(python, code).returncode == 0
 
 
 def _ask(python: str, code: str) -> subprocess.CompletedProcess[str]:
