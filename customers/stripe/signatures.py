@@ -26,6 +26,9 @@ def signature_verify(body: bytes, header: str, secrets: Sequence[str]) -> None:
     Raises:
         WebhookRefused: none did, or it is too old; which of both is not said.
     """
+    if not header.isascii():
+        # The library compares as text and would stumble over it.
+        raise WebhookRefused
     for secret in secrets:
         try:
             stripe.WebhookSignature.verify_header(body, header, secret, TOLERANCE)

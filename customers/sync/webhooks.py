@@ -122,9 +122,11 @@ class _Verdicts:
         states = list(SyncState.objects.filter(wanted).select_for_update(no_key=True).order_by("customer_id", "id"))
         self._by_remote = {(s.integration, s.account, s.livemode, s.remote_id): s for s in states if s.remote_id}
         self._by_customer = {(s.integration, s.customer_id): s for s in states if s.customer_id}
-        self._in_flight = {
-            request.state_id: request.key for request in SyncRequest.objects.in_flight().filter(state__in=states)
-        }
+        self._in_flight = set(SyncRequest.objects.in_flight().filter(state__in=states).values_list("state", flat=True))
+        # Requests of ours that caused a message, by their idempotency keys.
+        uids = {uid for _, key in self._read.values() if (uid := _uuid(key.rpartition(":")[0])) is not None}
+        requests = SyncRequest.objects.filter(uid__in=uids).select_related("state") if uids else []
+        self._requests = {request.key: request for request in requests}
 
     def of(self, webhook: Webhook) -> _Verdict:
         """Decide one, and note which state it pokes."""
@@ -163,14 +165,21 @@ class _Verdicts:
     def _says_nothing_new(
         self, integration: Integration, state: SyncState, record: RemoteRecord | None, key: str
     ) -> bool:
-        """Whether the message only repeats what the base says, or tells of our own request in flight.
+        """Whether the message tells of our own request, or only repeats what the base says.
 
-        The first is safe only of a row at rest, whose lock we hold: not dirty, not taken, nothing in flight. Then the
-        next fetch comes after this moment, and whatever else changed there has a message of its own. Of a row that is
-        being worked on the same words could mean "changed back while you pushed".
+        A message that our own request caused says nothing new once that request is resolved, or while a worker waits
+        for its answer: what else changed there has a message of its own. When nobody works on it, it is a reason to
+        find out at once.
+
+        The snapshot in a message may be trusted to be old news only of a row at rest, whose lock we hold: not dirty,
+        not taken, nothing in flight. Then the next fetch comes after this moment. Of a row that is being worked on
+        the same words could mean "changed back while you pushed".
         """
-        if key and self._in_flight.get(state.pk) == key and state.lease_until is not None:
-            return True
+        request = self._requests.get(key)
+        if request is not None and request.state_id == state.pk:
+            if request.resolved_at is None:
+                return state.lease_until is not None
+            return request.outcome in (SyncRequest.Outcome.SUCCEEDED, SyncRequest.Outcome.ADOPTED)
         at_rest = state.dirty_at is None and state.lease_until is None and state.pk not in self._in_flight
         if at_rest and state.status == SyncState.Status.DELETED:
             return True
@@ -184,12 +193,7 @@ class _Verdicts:
         state = self._by_customer.get((webhook.integration, reference)) if reference else None
         if state is not None and state.remote_id is None and state.pk in self._in_flight:
             return state
-        uid, _, generation = key.rpartition(":")
-        if (parsed := _uuid(uid)) is None or not generation.isdecimal():
-            return None
-        request = (
-            SyncRequest.objects.filter(uid=parsed, generation=int(generation) % 32768).select_related("state").first()
-        )
+        request = self._requests.get(key)
         return request.state if request is not None and request.state.remote_id is None else None
 
     def _reference(self, webhook: Webhook) -> UUID | None:

@@ -11,6 +11,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from django.db.models import Q
@@ -310,7 +311,7 @@ class Life:
                 value_of[name] = value
         for name, value, key in self.overwritten:
             if f"{name}={value}" not in pulled:
-                late = self.edited_at[f"{name}={value}"] > self.fetched_at[key]
+                late = self.edited_at[f"{name}={value}"] > self.fetched_at.get(key, inf)
                 assert late, self.told(f"A push replaced {name}={value}, which was there before the fetch")
 
     def _was_struck(self, call: Call) -> bool:

@@ -1,0 +1,150 @@
+"""``manage.py stripe_connect`` and the checks of the settings."""
+
+from __future__ import annotations
+
+import socket
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from customers.stripe.conf import API_VERSION
+from customers.stripe.readiness import settings_check, stripe_check
+from customers.stripe.signatures import TYPES
+from zenskar.sandbox.stripe.core import StripeSandbox
+from zenskar.sandbox.stripe.server import StripeSandboxServer
+
+pytestmark = pytest.mark.feature("A14", "F5")
+
+
+def connect(*arguments: str) -> str:
+    out = StringIO()
+    call_command("stripe_connect", *arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.fixture
+def endpoints(sandbox: StripeSandbox) -> StripeSandbox:
+    sandbox.store.endpoints.clear()
+    return sandbox
+
+
+def test_it_says_what_the_key_is_for(sandbox: StripeSandbox) -> None:
+    said = connect()
+
+    assert f"Account {sandbox.account_id}, mode test." in said
+    assert API_VERSION in said
+    assert sandbox.request_log.writes() == []
+
+
+def test_it_registers_the_endpoint_once_and_shows_its_secret_once(endpoints: StripeSandbox) -> None:
+    first = connect("--url", "https://crm.example.com")
+    second = connect("--url", "https://crm.example.com/")
+
+    (endpoint,) = list(endpoints.store.endpoints)
+    assert endpoint["url"] == "https://crm.example.com/webhooks/stripe"
+    assert endpoint["api_version"] == API_VERSION
+    assert set(endpoint["enabled_events"]) == set(TYPES)
+    assert endpoint["secrets"][0] in first
+    assert endpoint["secrets"][0] not in second
+    assert "registered before" in second
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("", "STRIPE_API_KEY is not set."),
+        ("pk_test_public", "neither a secret nor a restricted key"),
+        ("sk_live_secret", "STRIPE_API_KEY is a live key, but STRIPE_API_BASE is not Stripe."),
+        ("sk_test_wrong_key_0000", "Invalid API Key"),
+    ],
+)
+def test_it_says_in_one_line_what_is_wrong_with_the_key(
+    sandbox: StripeSandbox, settings: Settings, key: str, message: str
+) -> None:
+    settings.STRIPE_API_KEY = key
+
+    with pytest.raises(CommandError, match=message) as caught:
+        connect()
+
+    assert "\n" not in str(caught.value)
+    assert not key or key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "message"),
+    [
+        ({"account_read", "subscription_read"}, "may not read customers"),
+        ({"account_read", "subscription_read", "customer_read"}, "may not write customers"),
+        ({"account_read", "customer_write"}, "may not read subscriptions"),
+        ({"customer_write", "subscription_read"}, "may not write webhook endpoints"),
+        ({"customer_write", "subscription_read", "webhook_read"}, "may not write webhook endpoints"),
+    ],
+)
+def test_it_names_the_permission_that_is_missing(settings: Settings, permissions: set[str], message: str) -> None:
+    key = "rk_test_restricted_key"
+    with StripeSandboxServer(restricted_keys={key: permissions}) as server:
+        settings.STRIPE_API_KEY, settings.STRIPE_API_BASE = key, server.url
+
+        with pytest.raises(CommandError, match=message):
+            connect("--url", "https://crm.example.com")
+
+
+def test_it_refuses_the_key_of_another_account(sandbox: StripeSandbox, settings: Settings) -> None:
+    settings.STRIPE_ACCOUNT = "acct_other"
+
+    with pytest.raises(CommandError, match="STRIPE_ACCOUNT is acct_other"):
+        connect()
+
+
+@pytest.mark.parametrize("url", ["crm.example.com", "ftp://example.com", "https://"])
+def test_it_refuses_what_is_no_address(sandbox: StripeSandbox, url: str) -> None:
+    with pytest.raises(CommandError, match="--url must be an address"):
+        connect("--url", url)
+
+
+def test_it_says_that_stripe_does_not_answer(settings: Settings) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings.STRIPE_API_KEY, settings.STRIPE_API_BASE = "sk_test_key", f"http://127.0.0.1:{port}"
+
+    with pytest.raises(CommandError) as caught:
+        connect()
+    with pytest.raises(OSError):
+        stripe_check()
+
+    assert "\n" not in str(caught.value)
+
+
+def test_it_is_ready_when_stripe_takes_connections(sandbox: StripeSandbox, settings: Settings) -> None:
+    reachable = stripe_check()
+    settings.STRIPE_API_KEY = ""
+
+    assert reachable == ""
+    assert stripe_check() == "is not configured"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("STRIPE_DELETE_POLICY", "perhaps", "customers.E001"),
+        ("STRIPE_RATE_LIMIT", "fast", "customers.E001"),
+        ("SYNC_FIELD_OWNER", "{", "customers.E001"),
+        ("SYNC_FIELD_OWNER", {"name": "nobody"}, "customers.E001"),
+        ("SYNC_CONCURRENCY", 0, "customers.E001"),
+        ("STRIPE_API_KEY", "sk_live_x", "customers.E002"),
+        ("STRIPE_WEBHOOK_SECRETS", [], "customers.W001"),
+    ],
+)
+def test_it_checks_the_settings(
+    sandbox: StripeSandbox, settings: Settings, name: str, value: object, found: str
+) -> None:
+    before = settings_check(None)
+    setattr(settings, name, value)
+
+    after = settings_check(None)
+
+    assert before == []
+    assert [message.id for message in after] == [found]

@@ -1,0 +1,145 @@
+"""The console's pages of the synchronisation: seen, searched, acted upon, never edited; fast on many rows."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+
+from customers.models import Conflict, SyncRequest, SyncState, Webhook
+from customers.services import customer_update
+from operations.models import AuditEntry
+from tests.customers.sync.conftest import Side
+
+pytestmark = [pytest.mark.django_db, pytest.mark.feature("F3")]
+
+PAGES = ("syncstate", "syncrequest", "conflict", "webhook", "syncaccount")
+
+# Serves the test of the large list: rows in one statement.
+FILL_SQL = """
+INSERT INTO customers_syncstate (integration, account, livemode, remote_id, status, dirty_at)
+SELECT 'memory', '', false, 'r' || n, CASE WHEN n %% 1000 = 0 THEN 'failed' ELSE 'in_sync' END, NULL
+  FROM generate_series(1, %s) n
+"""
+
+
+def staff(role: str) -> Client:
+    user = User.objects.create_user(f"a {role}", is_staff=True)
+    user.groups.add(Group.objects.get(name=role))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def filled(side: Side) -> Side:
+    """A row of each kind."""
+    customer = side.linked(name="Ada", email="ada@example.com")
+    customer_update(customer_id=customer.pk, changes={"name": "Here"})
+    side.world.edit(side.state(customer).remote_id or "", name="<b>There</b>")
+    side.rest()
+    return side
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_it_shows_lists_and_records_to_a_viewer(filled: Side, page: str) -> None:
+    client = staff("viewer")
+
+    listed = client.get(reverse(f"admin:customers_{page}_changelist"))
+    pk = {"syncstate": SyncState, "syncrequest": SyncRequest, "conflict": Conflict, "webhook": Webhook}.get(page)
+    number = pk.objects.latest("id").pk if pk else 1
+    shown = client.get(reverse(f"admin:customers_{page}_change", args=[number])) if pk else listed
+
+    assert (listed.status_code, shown.status_code) == (200, 200)
+    assert b"<b>There" not in shown.content
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_it_lets_nobody_add_change_or_delete(filled: Side, admin_client: Client, page: str) -> None:
+    add = admin_client.get(f"/admin/customers/{page}/add/")
+    change = admin_client.post(f"/admin/customers/{page}/1/change/", {"status": "in_sync"})
+    delete = admin_client.post(f"/admin/customers/{page}/1/delete/", {"post": "yes"})
+
+    assert {add.status_code, change.status_code, delete.status_code} <= {403, 404}
+
+
+def test_it_has_a_state_looked_at_again_and_writes_who_asked(filled: Side) -> None:
+    state = SyncState.objects.get()
+    url = reverse("admin:customers_syncstate_changelist")
+
+    answer = staff("operator").post(url, {"action": "look_again", "_selected_action": [state.pk]}, follow=True)
+
+    state.refresh_from_db()
+    entry = AuditEntry.objects.get()
+    assert answer.status_code == 200
+    assert state.dirty_at is not None
+    assert (entry.actor, entry.action, entry.target) == (
+        "user:a operator",
+        "syncstate.poked",
+        f"syncstate:{state.pk}",
+    )
+
+
+def test_it_acts_for_nobody_without_the_permission(filled: Side) -> None:
+    state = SyncState.objects.get()
+    url = reverse("admin:customers_syncstate_changelist")
+    data = {"action": "look_again", "_selected_action": [state.pk]}
+
+    viewer = staff("viewer").post(url, data, follow=True)
+    by_get = staff("operator").get(url, data)
+
+    state.refresh_from_db()
+    assert viewer.status_code in (200, 403)
+    assert by_get.status_code in (200, 302)
+    assert state.dirty_at is None
+    assert not AuditEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "found"),
+    [
+        ("webhook", "ended=pending", 0),
+        ("webhook", "ended=ignored", 1),
+        ("syncrequest", "ended=in_flight", 0),
+        ("conflict", "status__exact=open", 1),
+        ("syncstate", "status__exact=conflict", 1),
+        ("syncstate", "q=no-such-id", 0),
+    ],
+)
+def test_it_filters_and_searches(filled: Side, admin_client: Client, page: str, query: str, found: int) -> None:
+    Webhook.objects.filter(pk=Webhook.objects.latest("id").pk).update(outcome="ignored", reason="test")
+    Webhook.objects.exclude(reason="test").update(outcome="poked")
+
+    response = admin_client.get(f"{reverse(f'admin:customers_{page}_changelist')}?{query}")
+
+    assert response.status_code == 200
+    assert response.context["cl"].result_count == found
+
+
+def test_it_shows_what_waits_on_the_first_page(filled: Side, admin_client: Client) -> None:
+    response = admin_client.get("/admin/")
+
+    (tile,) = [tile for tile in response.context["tiles"] if tile.title == "Synchronisation"]
+    assert tile.figures is not None
+    values = {figure.label: figure.value for figure in tile.figures}
+    assert values["open conflicts"] == 1
+
+
+@pytest.mark.parametrize("query", ["", "status__exact=failed", "status__exact=in_sync", "q=r77777"])
+def test_it_opens_a_large_list_quickly(side: Side, admin_client: Client, query: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(FILL_SQL, [100_000])
+        cursor.execute("ANALYZE customers_syncstate")
+    url = f"{reverse('admin:customers_syncstate_changelist')}?{query}"
+    admin_client.get(url)
+
+    started = time.process_time(), time.monotonic()
+    response = admin_client.get(url)
+
+    assert response.status_code == 200
+    assert response.context["cl"].result_list
+    assert min(time.process_time() - started[0], time.monotonic() - started[1]) < 0.3
