@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import F, Func, IntegerField, Max, Q, QuerySet, Value
+from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Least, Now
 from uuid_utils.compat import uuid7
 
@@ -46,10 +46,6 @@ class SyncAccount(models.Model):
 
 class SyncStateQuerySet(QuerySet["SyncState"]):
     """Sets of sync states."""
-
-    def open(self) -> SyncStateQuerySet:
-        """Those that do not agree with the other side, or are about to be looked at."""
-        return self.exclude(status=SyncState.Status.IN_SYNC)
 
     def look_again(self, *, priority: Priority = Priority.INTERACTIVE) -> int:
         """Mark every row dirty and due at once; return how many.
@@ -233,12 +229,6 @@ class SyncRequest(models.Model):
     def key(self) -> str:
         """The idempotency key: ``uid:generation``."""
         return f"{self.uid}:{self.generation}"
-
-    @classmethod
-    def generation_next(cls, *, state_id: int, uid: object) -> int:
-        """The generation after the last one of ``uid``."""
-        last = cls.objects.filter(state_id=state_id, uid=uid).aggregate(last=Max("generation"))["last"]
-        return int(last or 0) + 1
 
 
 class ConflictQuerySet(QuerySet["Conflict"]):

@@ -52,12 +52,12 @@ class StripeIntegration(Integration):
 
     def create(self, *, body: dict[str, Any], key: str) -> RemoteRecord:
         with errors_translated():
-            created = self._client.v1.customers.create(body, {"idempotency_key": key})  # type: ignore[arg-type]
+            created = self._client.v1.customers.create(body, {"idempotency_key": key})
             return mapping.record_of(created.to_dict())
 
     def update(self, *, remote_id: str, body: dict[str, Any], key: str) -> RemoteRecord:
         with errors_translated():
-            updated = self._client.v1.customers.update(remote_id, body, {"idempotency_key": key})  # type: ignore[arg-type]
+            updated = self._client.v1.customers.update(remote_id, body, {"idempotency_key": key})
             return mapping.record_of(updated.to_dict())
 
     def delete(self, *, remote_id: str, key: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from uuid import UUID
 
 from django.db import DataError, IntegrityError
 
@@ -79,7 +80,7 @@ def look(work: Work, state: SyncState) -> Look | Frozen:
     return result
 
 
-def _decide(work: Work, customer_id: object, seen: _Seen) -> Look | Frozen:
+def _decide(work: Work, customer_id: UUID | None, seen: _Seen) -> Look | Frozen:
     # The customer first, then the state: the order of every writer here. While the customer is locked its version
     # cannot move, so what is decided holds until the commit. NO KEY leaves the poke's foreign key check alone.
     customer = None

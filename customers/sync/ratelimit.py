@@ -86,7 +86,7 @@ class Gate:
             "account": integration.account,
             "livemode": integration.livemode,
         }
-        self._parameters = {**self._key, "rate": rate, "burst": self._burst}
+        self._parameters: dict[str, Any] = {**self._key, "rate": rate, "burst": self._burst}
         self._rate = rate
         self._failures = 0
 
@@ -135,7 +135,7 @@ class Gate:
     def silent(self, error: str) -> None:
         """The integration gave no answer."""
         self._failures += 1
-        parameters = {"error": error, "tolerated": _SILENCES_TOLERATED, "longest": _CLOSED_AT_MOST}
+        parameters: dict[str, Any] = {"error": error, "tolerated": _SILENCES_TOLERATED, "longest": _CLOSED_AT_MOST}
         with connection.cursor() as cursor:
             cursor.execute(SILENCE_SQL, {**self._parameters, **parameters})
 
