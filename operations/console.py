@@ -38,6 +38,8 @@ class ConsoleSite(AdminSite):
     site_url = None
     app_order = ("customers", "outbox", "projections", "operations", "auth", "django_celery_beat")
 
+    app_names = {"auth": "People", "django_celery_beat": "Schedule"}
+
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
         form = (getattr(response, "context_data", None) or {}).get("form")
@@ -55,6 +57,8 @@ class ConsoleSite(AdminSite):
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """The apps in the order of what people look for, instead of by name."""
         apps = super().get_app_list(request, app_label)
+        for app in apps:
+            app["name"] = self.app_names.get(app["app_label"], app["name"])
         places = {label: place for place, label in enumerate(self.app_order)}
         return sorted(apps, key=lambda app: places.get(app["app_label"], len(places)))
 

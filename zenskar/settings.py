@@ -118,8 +118,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
-DATE_FORMAT = "Y-m-d"
+FORMAT_MODULE_PATH = ["zenskar.formats"]
 STATIC_URL = "static/"
 # Files are served from the packages they came in: there is nothing to collect, and nothing to forget to collect.
 WHITENOISE_USE_FINDERS = True

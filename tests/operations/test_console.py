@@ -242,3 +242,11 @@ def test_it_shows_the_tiles_that_a_person_may_see(staff_client: MakeClient) -> N
     assert "Latest actions" in everything
     assert "API keys" not in nothing
     assert "Ask an admin for a role" in nothing
+
+
+def test_it_writes_times_that_sort(boss: Client) -> None:
+    AuditEntry.objects.create(actor="x", action="x", at="2026-03-01T04:05:06Z")
+
+    page = boss.get(ENTRIES).content.decode()
+
+    assert "2026-03-01 04:05:06" in page
