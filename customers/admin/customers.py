@@ -21,9 +21,10 @@ from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
 from operations.console import RecordAdmin, badge, json_block
+from operations.overview import Tone
 
 DELETED_AT_ONCE: Final = 100
-_TONES: Final = {
+_TONES: Final[dict[str, Tone]] = {
     "in_sync": "good",
     "pending": "plain",
     "retrying": "warn",

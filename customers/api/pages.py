@@ -6,6 +6,7 @@ neither repeat nor hide another (after Markus Winand, "We need tool support for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -30,7 +31,7 @@ _SALT: Final = "customers.api.cursor"
 class Page:
     """Some customers in order, and the cursors of the pages beside them (None: there is none)."""
 
-    customers: list[Customer]
+    customers: Sequence[Customer]
     next: str | None
     previous: str | None
 

@@ -67,7 +67,9 @@ class CustomerListView(CustomerView):
         values = _validated(CustomerCreate(data=request.data))
         customer = customer_create(**values, origin="api")
         place = request.build_absolute_uri(f"{request.path.removesuffix('/')}/{customer.pk}/")
-        return _answer(customer, status=status.HTTP_201_CREATED, headers={"Location": place})
+        # Nobody has looked at a customer of this moment yet: there are no states to fetch.
+        body = customer_representation(customer, states=())
+        return _answer(customer, body, status=status.HTTP_201_CREATED, headers={"Location": place})
 
 
 @descriptions.customer
@@ -122,8 +124,14 @@ def _id_of(text: str) -> UUID:
     return UUID(text)
 
 
-def _answer(customer: Customer, *, status: int = status.HTTP_200_OK, headers: dict[str, str] | None = None) -> Response:
-    body = customer_representation(customer)
+def _answer(
+    customer: Customer,
+    body: dict[str, Any] | None = None,
+    *,
+    status: int = status.HTTP_200_OK,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    body = body or customer_representation(customer)
     tag = etag(customer.version, body["integrations"])
     return Response(body, status=status, headers={"ETag": tag, **_UNCACHED, **(headers or {})})
 

@@ -83,7 +83,7 @@ def _insert(customers: Sequence[Customer]) -> set[UUID]:
         }
         for customer in ordered
     ]
-    parameters = {"now": customers[0].created_at, "rows": orjson.dumps(rows).decode()}
+    parameters: dict[str, Any] = {"now": customers[0].created_at, "rows": orjson.dumps(rows).decode()}
     with connection.cursor() as cursor:
         cursor.execute(INSERT_SQL, parameters)
         return {row[0] for row in cursor.fetchall()}

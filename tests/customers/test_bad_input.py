@@ -191,6 +191,7 @@ def test_it_knows_no_unknown_customer(api: Any, method: str, customer_id: str) -
     ("created_after=yesterday", "invalid_value", "created_after"),
     ("created_before=2026-13-01", "invalid_value", "created_before"),
     ("updated_after=99999-01-01T00:00:00Z", "invalid_value", "updated_after"),
+        ("updated_after=0001-01-01T00:00:00%2B14:00", "invalid_value", "updated_after"),
     ("updated_before=1", "invalid_value", "updated_before"),
     ("sync_status=fine", "invalid_value", "sync_status"),
     ("integration=paypal", "invalid_value", "integration"),

@@ -138,6 +138,7 @@ def test_it_refuses_a_cursor_of_another_ordering(api: Any) -> None:
     ("created_after=2026-03-01T13:01:00%2B01:00&created_before=2026-03-01T12:03:00", ["Cid", "Bob"]),
     ("updated_after=2026-03-01T11:59:00Z", ["Bob", "Ann"]),
     ("updated_before=2026-03-01T11:58:00Z", ["bo%b"]),
+    ("created_before=0905-08-30T16:17:43-20:56", []),
     ("name=&email=", ["bo%b", "Cid", "Bob", "Ann"]),
 ])  # fmt: skip
 def test_it_filters(api: Any, query: str, expected: list[str]) -> None:
