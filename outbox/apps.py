@@ -11,4 +11,10 @@ class OutboxConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from outbox import checks  # noqa: F401 - registers itself
+        from operations import overview
+        from operations.metrics import SCRAPED
+        from outbox import checks, tiles  # noqa: F401 - the checks register themselves
+        from outbox.metrics import OutboxCollector
+
+        overview.register("Log", tiles.log, permission="outbox.view_subscription", order=20)
+        SCRAPED.register(OutboxCollector())

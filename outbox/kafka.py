@@ -239,6 +239,11 @@ class _Call:
                     produce(prefix + event.topic, value, key, on_delivery=report, headers=headers)
                     self._waiting += 1
                     break
+                except KafkaException as exc:
+                    # Headers of the publisher's own made it too large, or its topic cannot be: refused before it left.
+                    self._note(index, exc.args[0])
+                    behind.add(event.aggregate)
+                    break
                 except BufferError:
                     poll(0.05)
                     if time.monotonic() > until:
@@ -261,7 +266,10 @@ class _Call:
         if error is None:
             self._acknowledged[index] = 1
             self._link.down_since = None
-            return
+        else:
+            self._note(index, error)
+
+    def _note(self, index: int, error: KafkaError) -> None:
         error_class = ErrorClass.OUTAGE
         if error.code() in _PERMANENT:
             error_class = ErrorClass.PERMANENT

@@ -1,4 +1,4 @@
-"""The limit: a loop by hand, psycopg and confluent-kafka on the same tables, without leases, failures or anything else."""
+"""The limit: a loop by hand, psycopg and confluent-kafka on the same tables, without leases, failures or the like."""
 
 from __future__ import annotations
 
