@@ -13,9 +13,12 @@ class DbresilienceConfig(AppConfig):
     def ready(self) -> None:
         from django.db.backends.signals import connection_created
 
+        from dbresilience.checks import checks_register
         from dbresilience.conf import pool_settings, retry_settings
         from dbresilience.monitor.conf import monitor_settings
+        from dbresilience.observations.processes import register_pools
         from dbresilience.observations.statements import observe_connection
+        from dbresilience.postgresql.stats import pool_stats
         from dbresilience.work import connect_signals
 
         # A bad setting stops the start, not the first alarm.
@@ -23,4 +26,6 @@ class DbresilienceConfig(AppConfig):
         pool_settings()
         monitor_settings()
         connection_created.connect(observe_connection, dispatch_uid="dbresilience.observe_connection")
+        register_pools(pool_stats)
         connect_signals()
+        checks_register()

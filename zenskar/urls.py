@@ -23,6 +23,7 @@ probes: list[URLPattern | URLResolver] = [
 apps: list[URLPattern | URLResolver] = [
     path("", include("customers.urls")),
     path("", include("customers.stripe.urls")),
+    path("", include("operations.database.urls")),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

@@ -92,8 +92,8 @@ def recommendation(tables: list[str], order: list[str], count: int) -> str:
         return f"Deadlocked {times} on locks that belong to no table (advisory locks): take them in one fixed order."
     if len(tables) == 1:
         return (
-            f"Transactions deadlocked {times} on rows of {tables[0]}. Before changing several of them, lock them in the "
-            "order of their primary key (ORDER BY … FOR UPDATE)."
+            f"Transactions deadlocked {times} on rows of {tables[0]}. Before changing several of them, lock them in "
+            "the order of their primary key (ORDER BY … FOR UPDATE)."
         )
     return (
         f"Transactions deadlocked {times} on {' and '.join(tables)}. Lock them in one order everywhere: "

@@ -207,8 +207,8 @@ def _server_alerts(figures: dict[str, Any], config: MonitorSettings) -> Iterator
     database = figures["database"] or {}
     rate = database.get("cache_hit_rate")
     # A server that has only just started has read everything for the first time.
-    is_telling = rate is not None and database["blks_hit"] + database["blks_read"] > 100_000
-    if is_telling and rate * 100 < config.alert_cache_hit_percent:
+    is_telling = (database.get("blks_hit") or 0) + (database.get("blks_read") or 0) > 100_000
+    if is_telling and rate is not None and rate * 100 < config.alert_cache_hit_percent:
         yield Alert(
             "cache_misses",
             "warning",

@@ -13,6 +13,7 @@ import structlog
 from django.utils import timezone
 from psycopg_pool import PoolTimeout, TooManyRequests
 
+from dbresilience.errors import AnswerTimeout
 from dbresilience.observations.names import TallyName
 from dbresilience.observations.pending import DeadlockSeen, pending
 from dbresilience.observations.writer import wake
@@ -20,9 +21,10 @@ from dbresilience.sqlstate import CONSTRAINT_KINDS, DEADLOCK_DETECTED
 
 POOL_EXHAUSTED: Final = "pool_exhausted"
 CONNECTION: Final = "connection"
+ANSWER_TIMEOUT: Final = "answer_timeout"
 """Keys of errors to which the server gave no SQLSTATE."""
 
-TIMEOUT_KEYS: Final = ("57014", "55P03", "25P03", "25P04", POOL_EXHAUSTED)
+TIMEOUT_KEYS: Final = ("57014", "55P03", "25P03", "25P04", POOL_EXHAUSTED, ANSWER_TIMEOUT)
 """Statement and lock time-outs (57014 is also what cancels a statement by hand), idle ones, and waits for the pool."""
 
 _MARK: Final = "_zenskar_observed"
@@ -58,6 +60,8 @@ def key_of(error: psycopg.Error) -> str:
         return error.sqlstate
     if isinstance(error, PoolTimeout | TooManyRequests):
         return POOL_EXHAUSTED
+    if isinstance(error, AnswerTimeout):
+        return ANSWER_TIMEOUT
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return CONNECTION
     return type(error).__name__

@@ -1,0 +1,1 @@
+"""The operators' view of the database: API, console page, figures for Prometheus."""
