@@ -35,7 +35,7 @@ from dbresilience.work import long_operation_of
 GRACE: Final = 5.0
 """Seconds by which the client's patience is longer than the server's time-out, which ends a statement more gently."""
 
-_CURSORS: Final = {
+_CURSORS: Final[dict[Any, Any]] = {
     django_base.Cursor: Cursor,
     django_base.ServerBindingCursor: ServerBindingCursor,
 }
@@ -80,7 +80,6 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         """As Django's, with an end for connecting, for each statement and for a peer that fell silent."""
         params: dict[str, Any] = super().get_connection_params()
-        params["cursor_factory"] = _CURSORS.get(params["cursor_factory"], params["cursor_factory"])
         for name, value in _limits(pool_settings(), str(params.get("options", ""))).items():
             if name == "options" or name not in params:
                 params[name] = value
@@ -99,7 +98,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         pool = self.pool
         if pool is None:
             connection = Connection.connect(**conn_params)
-            connection.patience = _patience(pool_settings())
+            _prepare(connection)
             self._refresh_at = inf
         else:
             if pool.closed:
@@ -145,6 +144,17 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         super().close()
         if failure is not None and id(failure) == untold:
             raise ConnectionLost(ConnectionLost.__doc__) from failure
+
+    @async_unsafe
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
+        """As Django's, but a block that lost its connection does not connect anew only to end.
+
+        Connecting may take as long as the outage does, and its error would hide the one that matters.
+        """
+        if autocommit and self.connection is None and not self.in_atomic_block and self.settings_dict["AUTOCOMMIT"]:
+            self.run_commit_hooks_on_set_autocommit_on = False
+            return
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
     def _set_autocommit(self, autocommit: bool) -> None:
         if not autocommit:
@@ -202,10 +212,10 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         )
 
     def _configure_pooled(self, connection: Connection) -> None:
-        config = pool_settings()
-        connection.patience = _patience(config)
+        _prepare(connection)
         self._configure_connection(connection)
-        connection.timeline = int(connection.exchange(TIMELINE_SQL, config.check_timeout)[0].get_value(0, 0) or 0)
+        (result,) = connection.exchange(TIMELINE_SQL)
+        connection.timeline = int(result.get_value(0, 0) or 0)
 
     def _count(self, name: str) -> None:
         pool = self._connection_pools.get(self.alias)
@@ -229,8 +239,10 @@ def _limits(config: PoolSettings, options: str) -> dict[str, Any]:
     return found
 
 
-def _patience(config: PoolSettings) -> float | None:
-    return config.command_timeout + GRACE if config.command_timeout else None
+def _prepare(connection: Connection) -> None:
+    limit = pool_settings().command_timeout
+    connection.patience = limit + GRACE if limit else None
+    connection.recording_factory = _CURSORS.get(connection.cursor_factory)
 
 
 register_pools(pool_stats)

@@ -38,6 +38,7 @@ class Connection(psycopg.Connection[Any]):
         returned_at: monotonic instant of the last return to the pool.
         borrowing: who holds it; None in the pool.
         last_statement: the statement last begun, without its parameters.
+        recording_factory: makes cursors in place of ``cursor_factory`` that leave word of what they run.
         timeline: the server's timeline when the connection was made; 0 when it was not asked.
     """
 
@@ -47,6 +48,14 @@ class Connection(psycopg.Connection[Any]):
     borrowing: Borrowing | None = None
     last_statement: Any = ""
     timeline: int = 0
+    recording_factory: type[psycopg.Cursor[Any]] | None = None
+
+    def cursor(self, name: str = "", **options: Any) -> Any:  # type: ignore[override]
+        """As psycopg's; by default one that leaves word of its statements in ``last_statement``."""
+        if name or options or self.recording_factory is None:
+            return super().cursor(name, **options)
+        self._check_connection_ok()
+        return self.recording_factory(self, row_factory=self.row_factory)
 
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
         """Run the exchange with the server to its end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -108,4 +109,8 @@ def fill(wrapper: DatabaseWrapper, count: int) -> list[int]:
 def terminate(backends: list[int]) -> None:
     """End these sessions, and wait until they have ended."""
     with other_session() as session:
-        session.execute("SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::int[]) AS pid", [backends])
+        session.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [backends])
+        until = time.monotonic() + 10
+        # Asking pg_terminate_backend to wait takes a tenth of a second for each.
+        while session.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY (%s)", [backends]).fetchone():
+            assert time.monotonic() < until, "sessions do not end"

@@ -13,11 +13,11 @@ from dbresilience.postgresql.base import DatabaseWrapper
 from dbresilience.postgresql.stats import pool_stats
 from tests.dbresilience.backends import ALIAS, fill, in_threads, one, pool_of, pooled_alias, terminate
 
-pytestmark = [pytest.mark.feature("A2", "B2"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.feature("A2", "B2"), pytest.mark.usefixtures("unflushed_db")]
 
 
 @pytest.fixture
-def pooled(transactional_db: None) -> Iterator[DatabaseWrapper]:
+def pooled() -> Iterator[DatabaseWrapper]:
     with pooled_alias() as wrapper:
         yield wrapper
 
@@ -31,7 +31,7 @@ def test_it_gives_the_same_backend_to_one_after_another(pooled: DatabaseWrapper)
     assert pool_of(pooled).stats().open == 1
 
 
-def test_it_takes_its_sizes_and_waits_from_the_settings(settings: object, transactional_db: None) -> None:
+def test_it_takes_its_sizes_and_waits_from_the_settings(settings: object) -> None:
     settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW = 2, 1  # type: ignore[attr-defined]
     settings.DB_POOL_TIMEOUT = 0.2  # type: ignore[attr-defined]
 
@@ -60,7 +60,7 @@ def test_it_has_the_defaults_of_the_product(pooled: DatabaseWrapper) -> None:
     assert (pool_of(pooled).timeout, pool_of(pooled).max_lifetime) == (30, 3600)
 
 
-def test_it_closes_the_overflow_soon_after_use(settings: object, transactional_db: None) -> None:
+def test_it_closes_the_overflow_soon_after_use(settings: object) -> None:
     settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW = 2, 8  # type: ignore[attr-defined]
     settings.DB_OVERFLOW_IDLE = 0.1  # type: ignore[attr-defined]
 
@@ -74,7 +74,7 @@ def test_it_closes_the_overflow_soon_after_use(settings: object, transactional_d
     assert (stats.open, stats.idle, stats.overflow_closed) == (2, 2, 8)
 
 
-def test_it_replaces_a_connection_that_is_too_old(settings: object, transactional_db: None) -> None:
+def test_it_replaces_a_connection_that_is_too_old(settings: object) -> None:
     settings.DB_POOL_RECYCLE = 1  # type: ignore[attr-defined]
 
     with pooled_alias() as wrapper:
@@ -129,14 +129,14 @@ def test_it_measures_waits_and_holds(pooled: DatabaseWrapper) -> None:
 
 
 @pytest.mark.feature("B1")
-def test_it_ends_a_statement_that_takes_too_long(settings: object, transactional_db: None) -> None:
+def test_it_ends_a_statement_that_takes_too_long(settings: object) -> None:
     settings.DB_COMMAND_TIMEOUT = 0.1  # type: ignore[attr-defined]
 
     with pooled_alias(), pytest.raises(OperationalError, match="statement timeout"):
         one("SELECT pg_sleep(5)")
 
 
-def test_it_serves_more_threads_than_connections(settings: object, transactional_db: None) -> None:
+def test_it_serves_more_threads_than_connections(settings: object) -> None:
     settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW = 2, 2  # type: ignore[attr-defined]
     backends: set[int] = set()
 
@@ -152,7 +152,7 @@ def test_it_serves_more_threads_than_connections(settings: object, transactional
     assert (stats.borrowed, stats.waiting) == (0, 0)
 
 
-def test_it_makes_good_for_a_thread_that_ends_without_returning(settings: object, transactional_db: None) -> None:
+def test_it_makes_good_for_a_thread_that_ends_without_returning(settings: object) -> None:
     settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW = 1, 0  # type: ignore[attr-defined]
     settings.DB_POOL_TIMEOUT = 10  # type: ignore[attr-defined]
 
@@ -195,7 +195,7 @@ def test_it_refuses_a_pool_without_any_connection(settings: object) -> None:
         pool_of(wrapper)
 
 
-def test_it_refuses_options_that_contradict_each_other(transactional_db: None) -> None:
+def test_it_refuses_options_that_contradict_each_other() -> None:
     with (
         pytest.raises(ImproperlyConfigured, match="max_size"),
         pooled_alias(pool={"min_size": 5, "max_size": 2}) as wrapper,
