@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -84,7 +85,9 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
     """
 
     def work() -> int:
-        batch = list(Webhook.objects.pending().select_for_update(skip_locked=True).order_by("id")[:limit])
+        # Those of an integration that is not configured now wait until it is again.
+        pending = Webhook.objects.pending().filter(integration__in=list(settings.INTEGRATIONS))
+        batch = list(pending.select_for_update(skip_locked=True).order_by("id")[:limit])
         if not batch:
             return 0
         verdicts = _Verdicts(batch)
