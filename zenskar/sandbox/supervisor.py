@@ -180,6 +180,10 @@ class Supervisor:
                     # A process that died is the better reason.
                     self._check_alive({**standins.running, **self.apps})
                     raise
+        else:
+            print(
+                "         the main job is not shown: it would leave its customer in a database or a Stripe of your own"
+            )
         screen.print_addresses(endpoints, standins.started, self.folder, stays=not self.once)
 
     def _watch(self, standins: StandIns) -> None:
