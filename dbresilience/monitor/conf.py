@@ -62,7 +62,8 @@ class MonitorSettings:
 _RANGES: Final[dict[str, tuple[float, float, float]]] = {
     "monitor_deadline": (5, 0.1, 60),
     "monitor_keep_days": (7, 1, 366),
-    "statistics_interval": (5, 0, 300),
+    # Other processes take one that did not report for a minute for gone.
+    "statistics_interval": (5, 0, 30),
     "slow_query_ms": (500, 1, 3_600_000),
     "long_transaction_seconds": (300, 1, 86_400),
     "alert_pool_percent": (80, 1, 100),
