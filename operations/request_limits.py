@@ -1,9 +1,10 @@
-"""What no request may be, whatever it is about: too large, of unknown length, or with NUL in its address."""
+"""What no request may be, whatever it is about: too large, of unknown length, or with an address that is no text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -30,7 +31,7 @@ class RequestLimitsMiddleware:
         return self.get_response(request) if error is None else problem_response(error)
 
     def _error(self, request: HttpRequest) -> ProblemError | None:
-        if "\x00" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
+        if "\x00" in request.path_info or not _is_text(request.META.get("QUERY_STRING", "")):
             return MalformedRequest()
         if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower() and not request.META.get(
             "CONTENT_LENGTH"
@@ -42,6 +43,19 @@ class RequestLimitsMiddleware:
             _read_away(request, _length(request))
             return BodyTooLarge(f"The body is larger than {limit} bytes.")
         return None
+
+
+def _is_text(query: str) -> bool:
+    """Whether the query string is UTF-8 without NUL; Django would put replacement characters in the place of others,
+    and the caller would search for what it never asked for.
+    """
+    if query.isascii() and "%" not in query:
+        return "\x00" not in query
+    raw = unquote_to_bytes(query.encode("latin-1", "replace"))
+    try:
+        return "\x00" not in raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
 def _length(request: HttpRequest) -> int:

@@ -153,8 +153,17 @@ def test_it_refuses_a_body_of_unknown_length(api: Client) -> None:
     assert_problem(response, 411, "length_required")
 
 
-@pytest.mark.parametrize("address", ["/api/probe?q=%00", "/api/%00", "/admin/%00/"])
-def test_it_refuses_nul_in_an_address(api: Client, address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["/api/probe?q=%00", "/api/%00", "/admin/%00/", "/api/probe?q=%ff", "/api/probe?q=%ed%a0%80", "/api/probe?%c3=1"],
+)
+def test_it_refuses_an_address_that_is_no_text(api: Client, address: str) -> None:
     response = api.get(address)
 
     assert_problem(response, 400, "malformed_request")
+
+
+def test_it_takes_any_text_in_an_address(api: Client) -> None:
+    response = api.get("/api/probe?q=%F0%9F%98%80&name=a+b%25")
+
+    assert response.status_code == 200
