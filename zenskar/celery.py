@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from celery.signals import setup_logging
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
+from operations.correlation import correlation_bound, correlation_id
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zenskar.settings")
 
-app = Celery("zenskar")
+
+class CorrelatedTask(Task):
+    """A task whose run has a correlation id of its own, in its log lines and in the events that it publishes."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with correlation_bound(correlation_id()):
+            return super().__call__(*args, **kwargs)
+
+
+app = Celery("zenskar", task_cls=CorrelatedTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.steps["worker"].add(DjangoStructLogInitStep)
 app.autodiscover_tasks()
