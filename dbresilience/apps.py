@@ -14,7 +14,7 @@ class DbresilienceConfig(AppConfig):
         from django.db.backends.signals import connection_created
 
         from dbresilience.checks import checks_register
-        from dbresilience.conf import pool_settings, retry_settings
+        from dbresilience.conf import lock_settings, pool_settings, retry_settings
         from dbresilience.monitor.conf import monitor_settings
         from dbresilience.observations.processes import register_pools
         from dbresilience.observations.statements import observe_connection
@@ -24,6 +24,7 @@ class DbresilienceConfig(AppConfig):
         # A bad setting stops the start, not the first alarm.
         retry_settings()
         pool_settings()
+        lock_settings()
         monitor_settings()
         connection_created.connect(observe_connection, dispatch_uid="dbresilience.observe_connection")
         register_pools(pool_stats)

@@ -66,6 +66,21 @@ class PoolSettings:
     processes: int
 
 
+@dataclass(frozen=True, slots=True)
+class LockSettings:
+    """How patiently a migration waits for its locks.
+
+    Attributes:
+        first: seconds that the first attempt waits for a lock (``DB_MIGRATION_LOCK_TIMEOUT``, 0: for ever, once).
+        longest: seconds that no attempt waits longer than (``DB_MIGRATION_LOCK_TIMEOUT_MAX``).
+        attempts: how often a migration is begun (``DB_MIGRATION_LOCK_ATTEMPTS``).
+    """
+
+    first: float
+    longest: float
+    attempts: int
+
+
 def retry_settings() -> RetrySettings:
     """The settings in force.
 
@@ -106,8 +121,25 @@ def pool_settings() -> PoolSettings:
     return found
 
 
+def lock_settings() -> LockSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is no number, out of its range, or contradicts another; the message names it.
+    """
+    found = LockSettings(
+        first=_number("DB_MIGRATION_LOCK_TIMEOUT", 0.1, 0.0, 60.0),
+        longest=_number("DB_MIGRATION_LOCK_TIMEOUT_MAX", 5.0, 0.001, 600.0),
+        attempts=_whole("DB_MIGRATION_LOCK_ATTEMPTS", 40, 1, 10_000),
+    )
+    if found.first > found.longest:
+        raise ImproperlyConfigured("DB_MIGRATION_LOCK_TIMEOUT must not exceed DB_MIGRATION_LOCK_TIMEOUT_MAX.")
+    return found
+
+
 def _raw(name: str, default: Any) -> Any:
-    return getattr(settings, name, os.environ.get(name, default))
+    found = getattr(settings, name, None)
+    return os.environ.get(name, default) if found is None else found
 
 
 def _whole(name: str, default: int, low: int, high: int) -> int:

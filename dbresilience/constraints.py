@@ -45,7 +45,7 @@ _SUGGESTIONS: Final[dict[Code, str]] = {
         "Create the record that {columns} refers to first; when deleting, remove what still refers to it first."
     ),
     "required_field": "Send a value for {columns}.",
-    "invalid_value": "Send another {columns}; the rule is called {constraint}.",
+    "invalid_value": "Send another {columns}.",
     "conflicting_range": "Choose {columns} so that it does not overlap, or change the record that it overlaps first.",
 }
 
@@ -103,7 +103,7 @@ def constraint_violation(exc: IntegrityError, *, using: str = DEFAULT_DB_ALIAS) 
 def _violation(kind: Kind, table: str, columns: tuple[str, ...], constraint: str) -> ConstraintViolation:
     code = _CODES[kind]
     names = " and ".join(columns) or "value"
-    suggestion = _SUGGESTIONS[code].format(columns=names, constraint=constraint or "not known")
+    suggestion = _SUGGESTIONS[code].format(columns=names)
     return ConstraintViolation(kind, code, table, columns, constraint, _MESSAGES[code], suggestion)
 
 

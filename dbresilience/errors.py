@@ -30,5 +30,9 @@ class NestedTransaction(ProgrammingError):
     """Inside another transaction the isolation level cannot be chosen any more, nor can it be read only."""
 
 
+class LocksNotGranted(OperationalError):
+    """A migration did not get its locks, however often it asked. Nothing of it was applied."""
+
+
 class AnswerTimeout(psycopg.OperationalError):
     """The server did not answer in time; the connection was closed."""

@@ -1,0 +1,21 @@
+"""``manage.py migrate``: Django's, with patience for locks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.commands import migrate
+
+from dbresilience.lock_patience import PatientExecutor
+
+
+class Command(migrate.Command):
+    """Django's command with our executor. It makes its executor from a name of its module, and offers no other way."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        original = migrate.MigrationExecutor
+        migrate.MigrationExecutor = PatientExecutor  # type: ignore[misc]
+        try:
+            super().handle(*args, **options)
+        finally:
+            migrate.MigrationExecutor = original  # type: ignore[misc]
