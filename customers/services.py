@@ -59,7 +59,8 @@ def customer_create(
             created_at=now,
             updated_at=now,
         )
-        customer.save(force_insert=True)
+        if not Customer.objects.insert_unless_taken([customer]):
+            raise EmailTaken
         changed = [field for field in MUTABLE if fields[field]]
         publish(customer_event(customer, type=CREATED, changed=changed, origin=origin, priority=priority))
         return customer

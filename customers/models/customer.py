@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
+from uuid import UUID
 
-from django.db import models
+import orjson
+from django.db import connections, models
 from django.db.models import F, Func, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Collate, Lower
 from django.db.models.lookups import Exact, GreaterThanOrEqual, LessThan
@@ -13,6 +16,21 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 _LAST_CHARACTER: Final = "\U0010ffff"
+_INSERTED: Final = ("id", "name", "email", "phone", "address", "metadata", "version", "created_at", "updated_at")
+
+
+# Serves insert_unless_taken. Rows whose e-mail is taken, by an active customer or by an earlier row of the statement,
+# are left out by the unique index itself, so a customer created meanwhile cannot slip in between. The rows come as one
+# JSON text: arrays of a column each cost the client ten times as much to write.
+INSERT_SQL: Final = """
+INSERT INTO customers_customer (id, name, email, phone, address, metadata, version, created_at, updated_at)
+SELECT id, name, email, phone, address, metadata, version, created_at, updated_at
+  FROM json_to_recordset(%(rows)s::json)
+       AS new (id uuid, name text, email text, phone text, address jsonb, metadata jsonb, version int,
+               created_at timestamptz, updated_at timestamptz)
+    ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
+RETURNING id
+"""
 
 
 def name_key() -> Collate:
@@ -50,6 +68,22 @@ class CustomerQuerySet(QuerySet["Customer"]):
         prefix = unicodedata.normalize("NFC", prefix)
         low, high = Lower(Value(prefix)), Lower(Value(prefix + _LAST_CHARACTER))
         return self.filter(GreaterThanOrEqual(name_key(), low), LessThan(name_key(), high))
+
+    def insert_unless_taken(self, customers: Iterable[Customer]) -> set[UUID]:
+        """Insert new customers in one statement, save those whose e-mail is taken; return the ids of those inserted.
+
+        A statement of its own because the ORM cannot name the unique index; and half as dear as the ORM's INSERT.
+        """
+        # By e-mail, so that two calls that share e-mails wait for each other in the same order and do not deadlock; the
+        # sort is stable, so of two rows with one e-mail the earlier one has it.
+        ordered = sorted(customers, key=lambda customer: (customer.email or "").lower())
+        rows = [{name: getattr(customer, name) for name in _INSERTED} for customer in ordered]
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(INSERT_SQL, {"rows": orjson.dumps(rows).decode()})
+            inserted = {row[0] for row in cursor.fetchall()}
+        for customer in ordered:
+            customer._state.adding, customer._state.db = customer.pk not in inserted, self.db
+        return inserted
 
 
 class Customer(models.Model):
