@@ -15,7 +15,7 @@ def unflushed_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> I
 
 
 @pytest.fixture
-def accounts(transactional_db: None) -> Iterator[str]:
+def accounts(unflushed_db: None) -> Iterator[str]:
     """A table of two accounts with every class of constraint, dropped afterwards."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE EXTENSION IF NOT EXISTS btree_gist")

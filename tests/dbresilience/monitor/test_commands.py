@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from dbresilience.models import ProcessReport, Tally
 
-pytestmark = [pytest.mark.feature("B8", "B2"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.feature("B8", "B2")]
 
 NAMES = ("db_health", "db_diagnose", "db_pool", "db_locks")
 POOL: dict[str, Any] = {

@@ -10,7 +10,7 @@ from dbresilience.observations.writer import observations_write
 from dbresilience.statements import normalised, table_of
 from tests.dbresilience.monitor.deadlock import lock_in_reverse
 
-pytestmark = [pytest.mark.feature("A6", "B6"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.feature("A6", "B6")]
 
 ANN = "UPDATE account SET email = 'canary' || id, balance = balance - 1 WHERE id = 1"
 BANK = "UPDATE bank SET id = id WHERE id = 5"

@@ -18,7 +18,7 @@ from dbresilience.monitor.health import database_health, deadlocks_now
 from dbresilience.observations.writer import observations_write
 from tests.dbresilience.monitor.deadlock import lock_in_reverse
 
-pytestmark = [pytest.mark.feature("A7", "B8", "B10"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.feature("A7", "B8", "B10")]
 
 ANN, BOB = (
     "UPDATE account SET balance = balance - 1 WHERE id = 1",

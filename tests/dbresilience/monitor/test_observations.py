@@ -14,7 +14,7 @@ from dbresilience.observations.pending import MOST_KEYS, Batch, pending
 from dbresilience.observations.statements import trail_of
 from dbresilience.observations.writer import observations_write
 
-pytestmark = [pytest.mark.feature("B5", "B8"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.feature("B5", "B8")]
 
 
 def execute(sql: str) -> None:

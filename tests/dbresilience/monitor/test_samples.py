@@ -10,7 +10,7 @@ from dbresilience.monitor.samples import sample_once, samples
 from dbresilience.tasks import sample
 from zenskar.beat import BEAT_SCHEDULE
 
-pytestmark = [pytest.mark.feature("B8"), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.feature("B8")]
 
 
 def at(**ago: float) -> dt.datetime:
