@@ -14,7 +14,7 @@ from operations.correlation import correlation_bound, correlation_id
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zenskar.settings")
 
 
-class CorrelatedTask(Task):
+class CorrelatedTask(Task):  # type: ignore[type-arg]
     """A task whose run has a correlation id of its own, in its log lines and in the events that it publishes."""
 
     abstract = True
