@@ -57,6 +57,7 @@ class EmailTaken(CustomerError):
     status = 409
     code = "duplicate_entry"
     title = "Conflict"
+    field = "email"
 
     def __init__(self) -> None:
         detail = "Another customer has this e-mail, maybe in another case."

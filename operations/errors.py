@@ -39,6 +39,8 @@ class ProblemError(Exception):
     status: ClassVar[int] = 400
     code: ClassVar[str] = "bad_request"
     title: ClassVar[str] = "Bad request"
+    field: ClassVar[str] = ""
+    """The field that a constraint refused, for clients that look for it by name."""
 
     def __init__(
         self, detail: str = "", *, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None

@@ -34,9 +34,10 @@ def problem_document(
 
 def document_of(error: ProblemError) -> dict[str, Any]:
     """The body that answers ``error``."""
-    return problem_document(
+    document = problem_document(
         status=error.status, code=error.code, title=error.title, detail=error.detail, errors=error.errors
     )
+    return document | {"field": error.field} if error.field else document
 
 
 def problem_response(error: ProblemError) -> HttpResponse:

@@ -156,6 +156,7 @@ def test_it_refuses_an_email_that_is_taken_in_any_case(api: Any, method: str, em
     answer = api(method, path, {"name": "Third", "email": email})
 
     assert_refused(answer, 409, "duplicate_entry", "/email")
+    assert answer.json()["field"] == "email"
     assert sorted(Customer.objects.values_list("name", flat=True)) == ["Ann", "Other"]
     assert len(published()) == 2
 
