@@ -5,14 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from operations.keys import apikey_create
+from operations.metrics import SCRAPED
 
 pytestmark = [pytest.mark.django_db, pytest.mark.feature("A13")]
 
@@ -96,3 +101,24 @@ def test_it_adds_up_all_web_processes(tmp_path: Path) -> None:
     page = process(4, "print")
 
     assert 'zenskar_http_requests_total{method="GET",route="here",status="200"} 7.0' in page
+
+
+class BrokenCollector(Collector):
+    def collect(self) -> Iterable[Metric]:
+        raise OperationalError("connection refused")
+
+
+def test_it_still_gives_its_counters_while_the_database_is_away(settings: Any) -> None:
+    settings.METRICS_TOKEN = "s3cret-token"
+    broken = BrokenCollector()
+    broken.describe = list  # type: ignore[attr-defined]
+    SCRAPED.register(broken)
+
+    try:
+        response = scrape("s3cret-token")
+    finally:
+        SCRAPED.unregister(broken)
+
+    assert response.status_code == 200
+    page = response.content.decode()
+    assert re.search(r"zenskar_scrape_errors_total [1-9]", page)
