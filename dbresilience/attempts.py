@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 
 from dbresilience.commits import Outcome, begin, commit_outcome, is_answer_lost
 from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded
+from dbresilience.observations.outcomes import commit_resolved
 from dbresilience.sqlstate import is_connection_loss
 
 log = structlog.get_logger(__name__)
@@ -30,8 +31,10 @@ _LEVELS: Final[dict[str, IsolationLevel]] = {
     "serializable": IsolationLevel.SERIALIZABLE,
 }
 
+_USUAL: Final = b"BEGIN; SELECT pg_current_xact_id()"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Options:
     """How a transaction is begun.
 
@@ -46,6 +49,11 @@ class Options:
     isolation: IsolationName | None
     read_only: bool
     expires: float | None
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether nothing special was asked for."""
+        return self.isolation is None and self.expires is None and not self.read_only
 
     def left(self) -> float | None:
         """Seconds until the deadline, not below 0; None without one."""
@@ -137,10 +145,13 @@ class OutermostRun:
     def _begin(self) -> None:
         session = self._session = self._connection.connection
         options = self._options
-        if session.info.transaction_status != TransactionStatus.IDLE:
+        if session.pgconn.transaction_status != TransactionStatus.IDLE:
             # Autocommit is off for good on this connection: something began before us.
             return
         self._timeline = getattr(session, "timeline", 0)
+        if options.is_usual and session.isolation_level is None:
+            self._transaction_id = begin(session, _USUAL)
+            return
         level = _LEVELS[options.isolation] if options.isolation is not None else session.isolation_level
         command = [b"BEGIN"]
         if level is not None:
@@ -163,6 +174,7 @@ class OutermostRun:
         """
         found = commit_outcome(self._transaction_id, self._timeline, using=self._options.using)
         log.warning("commit_answer_lost", outcome=found.value, transaction_id=self._transaction_id)
+        commit_resolved(found.value)
         if found is Outcome.UNKNOWN:
             raise CommitUnknown(self._transaction_id) from error
         if found is Outcome.ABORTED:

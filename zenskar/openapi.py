@@ -119,6 +119,7 @@ _PROBLEM: Final[dict[str, Any]] = {
         "detail": {"type": "string"},
         "code": {"type": "string", "description": "A stable word for programs."},
         "field": {"type": "string", "description": "The field that a constraint of the database refused."},
+        "suggestion": {"type": "string", "description": "What to do about a constraint that refused it."},
         "errors": {"type": "array", "items": {"$ref": "#/components/schemas/FieldError"}},
         "correlation_id": {"type": "string"},
     },

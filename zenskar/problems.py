@@ -148,6 +148,7 @@ def _of_constraint(exc: IntegrityError) -> dict[str, Any]:
     document = _document(status, violation.code, violation.message, errors)
     if violation.columns:
         document["field"] = violation.columns[0]
+        document["suggestion"] = violation.suggestion
     return document
 
 

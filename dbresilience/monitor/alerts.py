@@ -175,6 +175,16 @@ def _error_alerts(figures: dict[str, Any], config: MonitorSettings) -> Iterator[
                 "DB_ALERT_RECOVERY_PERCENT",
                 "Make transactions shorter and lock rows in one order; only then raise DB_DEADLOCK_RETRY_COUNT.",
             )
+        if unknown := day["commits_resolved"].get("unknown"):
+            yield Alert(
+                "commits_unknown",
+                "critical",
+                f"{unknown} transactions may or may not have committed: the answer was lost and the server not asked.",
+                unknown,
+                1,
+                "",
+                "Look for commit_answer_lost in the log, and ask pg_xact_status of each transaction id there.",
+            )
         if (day["slow_statements"] or 0) >= config.alert_slow_queries:
             slowest = day["slow"][0]
             yield Alert(

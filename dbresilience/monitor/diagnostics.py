@@ -41,7 +41,7 @@ _CHECKS: tuple[tuple[str, frozenset[str], str, tuple[str, ...]], ...] = (
     ("locks", frozenset({"sessions_blocked"}), "Nobody waits for a lock for long.", ("blocked_sessions",)),
     ("transactions", frozenset({"long_transactions"}), "No transaction is open for long.", ("long_transactions",)),
     ("errors", frozenset({"many_errors", "repeated_timeouts"}), "Errors and time-outs are few.", ("last_hour",)),
-    ("retries", frozenset({"retries_fail"}), "Retried transactions come through.", ("last_24h",)),
+    ("retries", frozenset({"retries_fail", "commits_unknown"}), "Retried transactions come through.", ("last_24h",)),
     ("statements", frozenset({"slow_statements"}), "Slow statements are few.", ("last_24h",)),
     ("deadlocks", frozenset({"deadlocks"}), "Deadlocks are few.", ("last_24h",)),
     (

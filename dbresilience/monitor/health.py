@@ -105,6 +105,7 @@ def _reliability(figures: Figures, deadlocks: Figures | None) -> Figures:
         "recovery_success_rate": day.get("recovery_success_rate"),
         "retries_recovered_24h": day.get("recovered"),
         "retries_given_up_24h": day.get("given_up"),
+        "commit_answers_lost_24h": day.get("commits_resolved"),
         "timeouts_last_hour": hour.get("timeouts"),
         "errors_by_sqlstate_24h": day.get("errors_by_sqlstate"),
         "blocked_sessions": _length(figures["blocked_sessions"]),

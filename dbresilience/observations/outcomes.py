@@ -1,4 +1,4 @@
-"""Counting how retried transactions ended."""
+"""Counting how transactions ended that did not simply end."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def retry_recovered(sqlstate: str | None) -> None:
 def retry_given_up(sqlstate: str | None) -> None:
     """A transaction failed that could have been retried: it had no retries left."""
     pending.count(TallyName.RETRY_GIVEN_UP, sqlstate or UNKNOWN)
+
+
+def commit_resolved(outcome: str) -> None:
+    """The answer to a COMMIT was lost; ``outcome`` is what became of it: committed, aborted or unknown."""
+    pending.count(TallyName.COMMIT_RESOLVED, outcome)
