@@ -41,13 +41,14 @@ def begin(session: psycopg.Connection[Any], command: bytes) -> int | None:
     with session.lock:
         session.pgconn.send_query(command)
         results = session.wait(generators.execute(session.pgconn))
-    number = None
+    last = results[-1]
+    if last.status == ExecStatus.FATAL_ERROR:
+        # The server skips the rest of the message after an error.
+        raise errors.error_from_result(last, encoding=session.info.encoding)
     for result in results:
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise errors.error_from_result(result, encoding=session.info.encoding)
         if result.status == ExecStatus.TUPLES_OK and (value := result.get_value(0, 0)):
-            number = int(value)
-    return number
+            return int(value)
+    return None
 
 
 def is_answer_lost(exc: BaseException) -> bool:

@@ -17,6 +17,9 @@ try:
 except ImportError:  # Celery is not needed.
     task_prerun = task_postrun = None
 
+_words = [word for word in sys.argv[1:2] if word.isidentifier()]
+_PROCESS = f"command {_words[0]}" if _words else "process"
+
 _names: dict[int, str] = {}
 _operations: dict[int, list[LongOperation]] = {}
 
@@ -70,7 +73,7 @@ def long_operation_of(thread: int) -> LongOperation | None:
 
 def work_of(thread: int) -> str:
     """What a thread is at: ``request GET /path``, ``task name[id]`` or ``command name``; never a query string."""
-    return _names.get(thread) or _process_name()
+    return _names.get(thread) or _PROCESS
 
 
 def connect_signals() -> None:
@@ -80,11 +83,6 @@ def connect_signals() -> None:
     if task_prerun is not None:
         task_prerun.connect(_task_started, dispatch_uid="dbresilience.work")
         task_postrun.connect(_finished, dispatch_uid="dbresilience.work")
-
-
-def _process_name() -> str:
-    words = [word for word in sys.argv[1:2] if word.isidentifier()]
-    return f"command {words[0]}" if words else "process"
 
 
 def _request_started(environ: dict[str, Any] | None = None, **_: Any) -> None:

@@ -54,6 +54,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._refresh_at = inf
+        self._limits: tuple[dict[str, Any], dict[str, Any]] | None = None
         # Identities of exceptions: what was being handled when the transaction began, and the error of a rollback that
         # nobody but close() will tell of.
         self._handled_at_begin = id(None)
@@ -80,10 +81,11 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         """As Django's, with an end for connecting, for each statement and for a peer that fell silent."""
         params: dict[str, Any] = super().get_connection_params()
-        for name, value in _limits(pool_settings(), str(params.get("options", ""))).items():
-            if name == "options" or name not in params:
-                params[name] = value
-        return params
+        if self._limits is None:
+            # Once for each wrapper: this runs at every checkout.
+            self._limits = _limits(pool_settings(), str(params.get("options", "")))
+        defaults, overrides = self._limits
+        return defaults | params | overrides
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
@@ -223,9 +225,9 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             pool.counted[name] += 1
 
 
-def _limits(config: PoolSettings, options: str) -> dict[str, Any]:
-    """Parameters of a connection that give every wait an end."""
-    found: dict[str, Any] = {
+def _limits(config: PoolSettings, options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of a connection that give every wait an end: defaults, and what is added to the server's options."""
+    defaults = {
         "connect_timeout": config.connect_timeout,
         "keepalives_idle": 30,
         "keepalives_interval": 10,
@@ -234,9 +236,9 @@ def _limits(config: PoolSettings, options: str) -> dict[str, Any]:
     }
     # PgBouncer refuses such options, and a session's settings would be somebody else's a moment later: there the
     # client's patience alone ends a statement.
-    if config.command_timeout and not config.pgbouncer and "statement_timeout" not in options:
-        found["options"] = f"{options} -c statement_timeout={round(config.command_timeout * 1000)}".strip()
-    return found
+    if config.pgbouncer or not config.command_timeout or "statement_timeout" in options:
+        return defaults, {}
+    return defaults, {"options": f"{options} -c statement_timeout={round(config.command_timeout * 1000)}".strip()}
 
 
 def _prepare(connection: Connection) -> None:

@@ -48,6 +48,7 @@ class Connection(psycopg.Connection[Any]):
     borrowing: Borrowing | None = None
     last_statement: Any = ""
     timeline: int = 0
+    _poll: select.poll | None = None
     recording_factory: type[psycopg.Cursor[Any]] | None = None
 
     def cursor(self, name: str = "", **options: Any) -> Any:  # type: ignore[override]
@@ -103,9 +104,10 @@ class Connection(psycopg.Connection[Any]):
         """
         if self.pgconn.status != ConnStatus.OK:
             return True
-        poll = select.poll()
-        poll.register(self.pgconn.socket, select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.pgconn.socket, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def answers(self, timeout: float) -> bool:
         """Whether the server answers an empty statement within ``timeout`` seconds."""

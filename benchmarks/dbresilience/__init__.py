@@ -1,0 +1,1 @@
+"""What our backend costs beside Django's: ``python -m benchmarks.dbresilience``."""

@@ -1,0 +1,84 @@
+"""``python -m benchmarks.dbresilience``: starts a PostgreSQL and a Redis of its own, prints a table and JSON.
+
+The exit status is 1 when a target is missed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from zenskar.sandbox import processes
+from zenskar.sandbox.postgres import Postgres
+from zenskar.sandbox.redis import Redis
+
+TARGETS = {
+    "checkout": [("ours over django_pool µs", "<=", 15.0), ("django_pool_checked / ours", ">=", 2.0)],
+    "forty_threads": [("ours / django_pool", ">=", 1.0)],
+    "retried_transaction": [("retried over atomic µs", "<=", 30.0)],
+    "celery_prefork": [("ours / no_pool", ">=", 1.5)],
+}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(TARGETS)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        postgres = Postgres(data=folder / "postgres", port=processes.free_port(), durable=False)
+        redis = Redis(port=processes.free_port(), log=folder / "redis.log")
+        postgres.start()
+        redis.start()
+        redis.wait_until_ready()
+        try:
+            os.environ |= {
+                "BENCHMARK_PORT": str(postgres.port),
+                "BENCHMARK_REDIS": redis.url,
+                "DJANGO_SETTINGS_MODULE": "benchmarks.dbresilience.settings",
+            }
+            found = _measure(wanted, folder)
+        finally:
+            redis.stop(with_signal=signal.SIGKILL)
+            postgres.stop(mode="immediate")
+    missed = _print(found)
+    print(json.dumps(found))
+    return 1 if missed else 0
+
+
+def _measure(wanted: list[str], folder: Path) -> dict[str, dict[str, float]]:
+    import django
+
+    django.setup()
+    from benchmarks.dbresilience import measurements
+
+    found: dict[str, dict[str, float]] = {}
+    for name in wanted:
+        if name == "celery_prefork":
+            found[name] = measurements.celery_prefork(os.environ["BENCHMARK_REDIS"], folder / "worker.log")
+        else:
+            found[name] = getattr(measurements, name)()
+    return found
+
+
+def _print(found: dict[str, dict[str, float]]) -> int:
+    missed = 0
+    for name, figures in found.items():
+        print(name)
+        targets = {key: (sign, bound) for key, sign, bound in TARGETS[name]}
+        for key, value in figures.items():
+            verdict = ""
+            if key in targets:
+                sign, bound = targets[key]
+                is_met = value <= bound if sign == "<=" else value >= bound
+                missed += not is_met
+                verdict = f"   target {sign} {bound:g}: {'met' if is_met else 'MISSED'}"
+            print(f"  {key:32}{value:12.2f}{verdict}")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
