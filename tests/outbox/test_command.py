@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.conf import LazySettings
+from django.core import checks
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from outbox import relaying
+from outbox.checks import check_lanes, check_subscribers
+from outbox.models import Lane, RelayProcess
+from outbox.relaying import Relay
+from outbox.status import EventStatus, wait_for
+from outbox.tasks import drain
+from tests.outbox.collecting import Collector
+from tests.outbox.conftest import publish_all
+
+pytestmark = [pytest.mark.feature("A10")]
+
+calls: list[int] = []
+
+
+def companion_once() -> int:
+    calls.append(1)
+    return 0
+
+
+@pytest.fixture
+def relay(collector: Collector, settings: LazySettings) -> Iterator[Relay]:
+    settings.OUTBOX_RELAY_COMPANIONS = ["tests.outbox.test_command.companion_once"]
+    calls.clear()
+    made = Relay()
+    made.start()
+    yield made
+    assert made.stop()
+
+
+def test_it_delivers_what_is_published_while_it_runs_and_runs_companions(collector: Collector, relay: Relay) -> None:
+    statuses = [wait_for(event, "collector", 20) for event in publish_all("a", "b", "a")]
+
+    assert statuses == [EventStatus.PROCESSED] * 3
+    assert collector.sequences() == {"a": [1, 2], "b": [1]}
+    assert calls
+
+
+def test_it_gives_its_lanes_back_when_it_stops(collector: Collector, relay: Relay) -> None:
+    (event,) = publish_all("a")
+    wait_for(event, "collector", 20)
+    held = Lane.objects.exclude(owner="").count()
+
+    relay.stop()
+
+    assert held == 64
+    assert not Lane.objects.exclude(owner="").exists()
+    assert not RelayProcess.objects.exists()
+
+
+def test_a_thread_survives_a_lost_connection(
+    collector: Collector, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = publish_all("a")
+    wait_for(first, "collector", 20)
+    monkeypatch.setattr(relaying, "RECOVERY_SECONDS", (0.01, 0.05))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    (second,) = publish_all("a")
+
+    assert wait_for(second, "collector", 20) is EventStatus.PROCESSED
+
+
+def test_beat_drains_as_well(collector: Collector) -> None:
+    publish_all("a", "b")
+
+    count = drain()
+
+    assert count == 2
+    assert collector.sequences() == {"a": [1], "b": [1]}
+
+
+def test_the_command_drains_once(collector: Collector, capsys: pytest.CaptureFixture[str]) -> None:
+    publish_all("a", "b")
+
+    call_command("relay", "--once")
+
+    assert "2 events delivered" in capsys.readouterr().out
+
+
+def test_the_command_refuses_an_unknown_subscriber(collector: Collector) -> None:
+    with pytest.raises(CommandError, match="nobody"):
+        call_command("relay", "--subscriber", "nobody")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_command_ends_in_good_order_on_a_signal() -> None:
+    database = connection.settings_dict
+    url = f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "relay", "--subscriber", "kafka"], env={**os.environ, "DATABASE_URL": url}
+    )
+    ends = time.monotonic() + 60
+    while not RelayProcess.objects.exists() and time.monotonic() < ends and process.poll() is None:
+        time.sleep(0.05)
+    seen = RelayProcess.objects.exists()
+    process.send_signal(signal.SIGTERM)
+
+    assert seen
+    assert process.wait(timeout=40) == 0
+    assert not Lane.objects.exclude(owner="").exists()
+
+
+@pytest.mark.feature("H1")
+def test_it_refuses_another_function_of_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = check_lanes()
+    monkeypatch.setattr("outbox.checks.lane_of", lambda kind, name: (hash(kind) + hash(name)) % 64 + 1)
+
+    assert before == []
+    assert [message.id for message in check_lanes()] == ["outbox.E001"]
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"OUTBOX_SUBSCRIBERS": ["tests.outbox.collecting.Collector"]}, []),
+        ({"OUTBOX_LEASE_SECONDS": "soon"}, ["outbox.E002"]),
+        ({"OUTBOX_SUBSCRIBERS": ["tests.outbox.collecting.Nobody"]}, ["outbox.E003"]),
+        ({"OUTBOX_SUBSCRIBERS": ["tests.outbox.collecting.Collector"] * 2}, ["outbox.E004"]),
+        ({"OUTBOX_SUBSCRIBERS": ["collections.Counter"]}, ["outbox.E004"]),
+        (
+            {"OUTBOX_SUBSCRIBERS": ["outbox.kafka.KafkaSubscriber"], "KAFKA_MESSAGE_TIMEOUT": 29},
+            ["outbox.E005"],
+        ),
+    ],
+)
+def test_it_checks_its_settings(settings: LazySettings, values: dict[str, object], found: list[str]) -> None:
+    for name, value in values.items():
+        setattr(settings, name, value)
+
+    messages: list[checks.CheckMessage] = check_subscribers()
+
+    assert [message.id for message in messages] == found
