@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from django.db import connection
@@ -111,7 +111,7 @@ def failures_record(name: str, ladder: Sequence[float], failed: Sequence[Failed]
         return 0
     waits = [_wait(one, ladder) for one in failed]
     events = [one.failure.event for one in failed]
-    values = {
+    values: dict[str, Any] = {
         "name": name,
         "event_id": [event.id for event in events],
         "position": [event.position for event in events],

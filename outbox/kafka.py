@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from outbox import metrics
 from outbox.conf import KafkaSettings, kafka_settings
@@ -281,13 +281,13 @@ class _Call:
         self._failures[index] = Failure(self._events[index], error_class, code, message)
 
 
-def _size(key: bytes, value: bytes, headers: list[tuple[str, str]]) -> int:
-    return len(key) + len(value) + sum(len(name) + len(text.encode()) + 8 for name, text in headers)
+def _size(key: bytes, value: bytes, headers: Sequence[tuple[str, str | bytes | None]]) -> int:
+    return len(key) + len(value) + sum(len(name) + len(str(text).encode()) + 8 for name, text in headers)
 
 
-def _headers(event: Event, source: str) -> list[tuple[str, str]]:
+def _headers(event: Event, source: str) -> list[tuple[str, str | bytes | None]]:
     """CloudEvents 1.0 attributes in Kafka's binary mode, and what else travels with an event."""
-    headers = [
+    headers: list[tuple[str, str | bytes | None]] = [
         ("ce_specversion", "1.0"),
         ("ce_id", event.uid_text),
         ("ce_source", source),

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection
 
@@ -177,7 +177,7 @@ class LaneLeases:
     def _share(self) -> int:
         if not self._resident:
             return LANES
-        values = {"name": self._name, "owner": self._owner, "seconds": max(5.0, self._seconds / 3)}
+        values: dict[str, Any] = {"name": self._name, "owner": self._owner, "seconds": max(5.0, self._seconds / 3)}
         with connection.cursor() as cursor:
             cursor.execute(PRESENT_SQL, values)
             cursor.execute(OTHERS_SQL, values)
@@ -190,7 +190,7 @@ class LaneLeases:
         if room <= 0:
             return
         started = time.monotonic()
-        values = {"name": self._name, "owner": self._owner, "seconds": self._seconds}
+        values: dict[str, Any] = {"name": self._name, "owner": self._owner, "seconds": self._seconds}
         with connection.cursor() as cursor:
             cursor.execute(CLAIM_SQL, {**values, "held": list(self.held), "limit": room})
             claimed = cursor.fetchall()

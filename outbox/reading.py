@@ -117,4 +117,5 @@ def aggregates_read(
 def _rows(sql: str, values: dict[str, Any], topics: Collection[str] | None) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql, {**values, "topics": sorted(topics) if topics is not None else None})
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+        return rows

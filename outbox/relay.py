@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from django.db import Error, connection
@@ -207,6 +207,7 @@ class SubscriberRelay:
         if not self._lease_lasts():
             return 0
         began = time.monotonic()
+        failures: list[Failure] | None
         if self._subscriber.transactional and not known:
             failures = self._deliver_inside(reads, events, head)
         else:
@@ -316,7 +317,7 @@ class SubscriberRelay:
         missed.subtract(event.lane for event in through)
         failed = Counter(failure.event.lane for failure in failures)
         lanes = list(failed)
-        values = {
+        values: dict[str, Any] = {
             "name": self._name,
             "lanes": lanes,
             "processed": [-missed[lane] for lane in lanes],

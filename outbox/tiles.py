@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.http import HttpRequest
 from django.urls import reverse
 
-from operations.overview import Figure
+from operations.overview import Figure, Tone
 from outbox.figures import failed_figures, subscribers_figures
 
 
@@ -17,7 +17,7 @@ def log(request: HttpRequest) -> Sequence[Figure]:
     figures = []
     for one in subscribers_figures():
         word = " (paused)" if one.paused else " (away)" if one.broken else ""
-        tone = "warn" if one.paused or one.broken else "plain"
+        tone: Tone = "warn" if one.paused or one.broken else "plain"
         figures.append(Figure(label=f"wait for {one.name}{word}", value=one.pending, tone=tone, url=url))
     deliveries = reverse("admin:outbox_delivery_changelist")
     counts = {"retrying": 0, "dead": 0}

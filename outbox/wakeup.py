@@ -101,7 +101,8 @@ class Waiter:
         deadline = time.monotonic() + timeout
         try:
             if self._subscription is None and time.monotonic() >= self._next_try:
-                subscription = _client(settings.REDIS_URL).pubsub(ignore_subscribe_messages=True)
+                client: Any = _client(settings.REDIS_URL)
+                subscription = client.pubsub(ignore_subscribe_messages=True)
                 subscription.subscribe(*self._channels)
                 self._subscription = subscription
             while self._subscription is not None and not self._stopped.is_set():
