@@ -22,6 +22,8 @@ ADDRESS_LONGEST: Final = 256
 METADATA_KEYS_MOST: Final = 49  # Stripe takes 50, of which one is ours.
 METADATA_KEY_LONGEST: Final = 40
 METADATA_VALUE_LONGEST: Final = 500
+# The key under which an integration keeps our customer's id; a constraint of the table holds it as well.
+METADATA_KEY_OURS: Final = "zenskar_id"
 
 # C0, C1 and DEL: nothing that a person types, and the stuff of forged log lines and mail headers.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -150,6 +152,8 @@ def _metadata_pair(key: str, value: object) -> None:
         raise _Refused("invalid_key", f"A metadata key has 1 to {METADATA_KEY_LONGEST} characters.")
     if "[" in key or "]" in key or _CONTROL.search(key) or _UNSTORABLE.search(key):
         raise _Refused("invalid_key", "A metadata key has no square brackets and no control characters.")
+    if key == METADATA_KEY_OURS:
+        raise _Refused("reserved_key", "This metadata key is ours: integrations keep the customer's id under it.")
     text = _text(value)
     if not text:
         raise _Refused("required_field", "A metadata value is not empty; leave its key out.")

@@ -78,6 +78,8 @@ def logging_config(*, form: Format = "auto", level: str = "INFO") -> dict[str, A
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.beat": {"level": "WARNING"},
             "health_check": {"level": "CRITICAL"},
+            # Tells each error with the message of the other side, which may quote an e-mail.
+            "stripe": {"level": "WARNING"},
         },
     }
 

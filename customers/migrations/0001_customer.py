@@ -90,6 +90,10 @@ class Migration(migrations.Migration):
                         ),
                         name="customers_customer_metadata_object",
                     ),
+                    models.CheckConstraint(
+                        condition=models.Q(("metadata__has_key", "zenskar_id"), _negated=True),
+                        name="customers_customer_metadata_not_ours",
+                    ),
                 ],
             },
         ),

@@ -119,6 +119,10 @@ class Customer(models.Model):
             models.CheckConstraint(condition=~Q(phone=""), name="customers_customer_phone_filled"),
             models.CheckConstraint(condition=_is_object("address"), name="customers_customer_address_object"),
             models.CheckConstraint(condition=_is_object("metadata"), name="customers_customer_metadata_object"),
+            # Integrations keep our id under this key: a customer's own value would overwrite it there.
+            models.CheckConstraint(
+                condition=~Q(metadata__has_key="zenskar_id"), name="customers_customer_metadata_not_ours"
+            ),
         ]
         indexes = [
             # The list with deleted ones, by e-mail: the half that the unique index of active ones does not hold.

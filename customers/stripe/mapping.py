@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from customers.integrations import Changes, Fields, RemoteRecord
 from customers.sync.fields import METADATA, fields_make
+from customers.values import ADDRESS_KEYS, METADATA_KEY_OURS
 
 # Our customer's id. It is written at the creation only; the link between both sides is the sync state, never this:
 # people copy metadata.
-REFERENCE: Final = "zenskar_id"
-ADDRESS_KEYS: Final = ("line1", "line2", "city", "state", "postal_code", "country")
+REFERENCE: Final = METADATA_KEY_OURS
 
 
 def create_body(*, reference: str, fields: Fields) -> dict[str, Any]:

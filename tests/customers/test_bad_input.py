@@ -94,6 +94,7 @@ VALUES: list[tuple[str, Any, list[str]]] = [
     ("country by name", {"name": "Ann", "address": {"country": "Germany"}}, ["/address/country"]),
     ("50 metadata keys", {"name": "Ann", "metadata": {f"k{n}": "v" for n in range(50)}}, ["/metadata"]),
     ("long metadata key", {"name": "Ann", "metadata": {"k" * 41: "v"}}, ["/metadata/" + "k" * 41]),
+    ("the metadata key that is ours", {"name": "Ann", "metadata": {"zenskar_id": "v"}}, ["/metadata/zenskar_id"]),
     ("empty metadata key", {"name": "Ann", "metadata": {"": "v"}}, ["/metadata/"]),
     ("brackets in a key", {"name": "Ann", "metadata": {"a[b]": "v"}}, ["/metadata/a[b]"]),
     ("long metadata value", {"name": "Ann", "metadata": {"k": "v" * 501}}, ["/metadata/k"]),
