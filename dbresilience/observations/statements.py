@@ -18,6 +18,8 @@ from dbresilience.observations.pending import pending
 from dbresilience.observations.writer import start
 from dbresilience.statements import normalised
 
+_IDLE: Final = int(TransactionStatus.IDLE)
+
 TRAIL: Final = 50
 """Statements of one transaction that are remembered."""
 
@@ -36,9 +38,7 @@ class StatementObserver:
         outermost = blocks[0] if blocks else None
         # Another outermost block is another transaction; so is the same one again (a decorator's), which the server has
         # not seen begin.
-        if outermost is not self._outermost or (
-            session is None or session.pgconn.transaction_status == TransactionStatus.IDLE
-        ):
+        if outermost is not self._outermost or (session is None or session.pgconn.transaction_status == _IDLE):
             self.trail.clear()
             self._outermost = outermost
         self.trail.append(sql)
@@ -50,7 +50,7 @@ class StatementObserver:
             raise
         finally:
             seconds = time.perf_counter() - started
-            pending.count(TallyName.STATEMENT, "", seconds)
+            pending.count_statement(seconds)
             if seconds >= self._slow_seconds:
                 pending.count(TallyName.SLOW_STATEMENT, normalised(str(sql)), seconds)
 

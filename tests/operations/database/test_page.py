@@ -9,13 +9,10 @@ from django.test import Client
 from django.utils import timezone
 
 from dbresilience.models import Deadlock, Sample, Tally
-from operations.database.charts import Series, line_chart
 from operations.models import AuditEntry
 from tests.operations.conftest import MakeClient
 
 pytestmark = [pytest.mark.feature("B8"), pytest.mark.django_db(transaction=True)]
-
-NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 
 
 def figures(number: int) -> dict[str, Any]:
@@ -117,31 +114,3 @@ def test_it_shows_errors_by_sqlstate(staff_client: MakeClient) -> None:
     page = staff_client("viewer").get("/admin/database/").content.decode()
 
     assert re.search(r"<code>40P01</code></td><td class=\"n\">12</td>", page)
-
-
-def test_it_leaves_a_gap_where_nothing_was_measured() -> None:
-    points = [(NOON + dt.timedelta(minutes=n), None if n == 5 else 2.0) for n in range(10)]
-
-    chart = line_chart("T", [Series("a", points)], unit="ms", start=NOON, end=NOON + dt.timedelta(minutes=10))
-
-    assert chart.svg.count("<polyline") == 2
-    assert chart.legend == [("a", "2 ms", 1)]
-
-
-@pytest.mark.parametrize("largest", [0, 1e-7, 0.3, 1, 7, 99, 12_345, 3e9])
-def test_it_draws_every_value_below_the_highest_line(largest: float) -> None:
-    points = [(NOON, 0.0), (NOON + dt.timedelta(minutes=1), largest)]
-
-    chart = line_chart("T", [Series("a", points)], start=NOON, end=NOON + dt.timedelta(minutes=1))
-
-    heights = [
-        float(pair.split(",")[1]) for pair in re.findall(r'<polyline[^>]*points="([^"]+)"', chart.svg)[0].split()
-    ]
-    assert all(12 <= y <= 166 for y in heights)
-
-
-def test_it_draws_nothing_of_nothing() -> None:
-    chart = line_chart("T", [Series("a", [(NOON, None)])], start=NOON, end=NOON + dt.timedelta(minutes=1))
-
-    assert chart.svg == ""
-    assert chart.legend == [("a", "not measured", 1)]
