@@ -30,6 +30,7 @@ from django.db import InterfaceError, OperationalError
 from customers.integrations import (
     ConfigurationError,
     IntegrationError,
+    PermanentError,
     RetryableError,
     integration_get,
 )
@@ -113,9 +114,14 @@ def sync_leased(lease: Lease, *, on_step: Callable[[str], None] = no_step) -> Ou
     return outcome
 
 
-def _run(work: Work, state: SyncState | None) -> None:
+def _run(work: Work, found: SyncState) -> None:
+    state: SyncState | None = found
     for _ in range(_ROUNDS):
         request = SyncRequest.objects.in_flight().filter(state=work.lease.state_id).select_related("state").first()
+        if (found.account, found.livemode) != (work.integration.account, work.integration.livemode):
+            # Before anything is sent: a request that was frozen for one account is never finished in another.
+            _move_account(work, found, request)
+            state = None
         if request is not None:
             request_finish(work, request)
             state = None
@@ -130,6 +136,19 @@ def _run(work: Work, state: SyncState | None) -> None:
         if isinstance(result, Frozen) and request_send(work, result.request, expected=result.expected):
             return
     run_in_transaction(lambda: settle(work, lease_locked(work.lease), look_again=True))
+
+
+def _move_account(work: Work, found: SyncState, request: SyncRequest | None) -> None:
+    """The key in use is of another account or mode. What was never sent anywhere simply belongs to the new one."""
+    if found.remote_id is not None or request is not None:
+        raise PermanentError("The record belongs to another account or mode than the key in use.", code="other_account")
+    found.account, found.livemode = work.integration.account, work.integration.livemode
+
+    def write() -> None:
+        lease_locked(work.lease)
+        SyncState.objects.filter(pk=found.pk).update(account=found.account, livemode=found.livemode)
+
+    run_in_transaction(write)
 
 
 def _state(lease: Lease) -> SyncState | None:

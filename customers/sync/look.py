@@ -15,7 +15,7 @@ from django.db import DataError, IntegrityError
 
 from customers.errors import CustomerError, EmailTaken
 from customers.events import Priority as EventPriority
-from customers.integrations import Fields, PermanentError, RemoteRecord, Value
+from customers.integrations import Fields, RemoteRecord, Value
 from customers.models import Conflict, Customer, Priority, SyncRequest, SyncState
 from customers.services import customer_create, customer_delete, customer_update
 from customers.sync.fields import customer_changes, customer_fields, fields_advance, root_of
@@ -64,8 +64,6 @@ def look(work: Work, state: SyncState) -> Look | Frozen:
         SETTLED, MOVED when the customer changed during the fetch, or the request that must now be sent.
     """
     customer, integration = state.customer, work.integration
-    if (state.account, state.livemode) != (integration.account, integration.livemode):
-        raise PermanentError("The record belongs to another account or mode than the key in use.", code="other_account")
     remote, obstacle = None, ""
     if state.remote_id is not None:
         remote_id = state.remote_id

@@ -374,3 +374,57 @@ def test_it_fails_for_good_when_the_state_belongs_to_another_account(side: Side)
     state = side.state(customer)
     assert (state.status, state.last_error_code) == (Status.FAILED, "other_account")
     assert (state.dirty_at, side.world.calls) == (None, [])
+
+
+def test_it_never_finishes_a_request_in_another_account(side: Side) -> None:
+    customer = customer_create(name="Ada")
+    side.poke()
+    side.world.lose_answers(1, method="create")
+    side.sync(customer)
+    SyncState.objects.update(account="acct_other")
+    calls = len(side.world.calls)
+
+    side.sync(customer)
+
+    assert side.state(customer).last_error_code == "other_account"
+    assert len(side.world.calls) == calls
+    assert SyncRequest.objects.in_flight().count() == 1
+
+
+def test_it_moves_what_was_never_sent_to_the_account_of_the_key(side: Side) -> None:
+    """Customers that were created before a key was configured."""
+    customer = customer_create(name="Ada")
+    side.poke()
+    SyncState.objects.update(livemode=True)
+
+    side.sync(customer)
+
+    state = side.state(customer)
+    assert (state.status, state.livemode) == (Status.IN_SYNC, False)
+    assert len(side.world.living()) == 1
+
+
+@pytest.mark.feature("C1")
+@pytest.mark.parametrize("step", ["taken", "fetched", "decided", "answered"])
+def test_it_lets_a_worker_that_was_overtaken_write_nothing(side: Side, step: str) -> None:
+    """It slept past its lease with an old picture of the other side; somebody else did the work meanwhile."""
+    customer = side.linked(name="Ada")
+    customer_update(customer_id=customer.pk, changes={"name": "Ada L."})
+    side.poke()
+    pk = side.state(customer).pk
+    written: list[dict[str, object]] = []
+
+    def overtaken(reached: str) -> None:
+        if reached == step and not written:
+            SyncState.objects.update(lease_until="2020-01-01T00:00:00Z")
+            assert sync_once(pk) is Outcome.DONE
+            written.append(SyncState.objects.values().get())
+
+    outcome = sync_once(pk, on_step=overtaken)
+
+    customer.refresh_from_db()
+    assert outcome is Outcome.LEASE_LOST
+    assert written == [SyncState.objects.values().get()]
+    assert customer.name == "Ada L."
+    assert side.remote(customer) == {"name": "Ada L."}
+    assert len([call for call in side.world.writes() if call.method == "update" and call.changed]) == 1
