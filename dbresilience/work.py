@@ -13,9 +13,9 @@ from typing import Any
 from django.core.signals import request_finished, request_started
 
 try:
-    from celery.signals import task_postrun, task_prerun
+    from celery import signals as celery_signals
 except ImportError:  # Celery is not needed.
-    task_prerun = task_postrun = None
+    celery_signals = None  # type: ignore[assignment]
 
 _words = [word for word in sys.argv[1:2] if word.isidentifier()]
 _PROCESS = f"command {_words[0]}" if _words else "process"
@@ -80,9 +80,9 @@ def connect_signals() -> None:
     """Take note of requests and tasks as they begin and end."""
     request_started.connect(_request_started, dispatch_uid="dbresilience.work")
     request_finished.connect(_finished, dispatch_uid="dbresilience.work")
-    if task_prerun is not None:
-        task_prerun.connect(_task_started, dispatch_uid="dbresilience.work")
-        task_postrun.connect(_finished, dispatch_uid="dbresilience.work")
+    if celery_signals is not None:
+        celery_signals.task_prerun.connect(_task_started, dispatch_uid="dbresilience.work")
+        celery_signals.task_postrun.connect(_finished, dispatch_uid="dbresilience.work")
 
 
 def _request_started(environ: dict[str, Any] | None = None, **_: Any) -> None:

@@ -17,8 +17,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as django_base
-from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils.asyncio import async_unsafe
+from psycopg import IsolationLevel
 
 from dbresilience.conf import PoolSettings, pool_settings
 from dbresilience.errors import ConnectionLost
@@ -161,7 +161,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def _set_autocommit(self, autocommit: bool) -> None:
         if not autocommit:
             self._handled_at_begin = id(sys.exc_info()[1])
-        super()._set_autocommit(autocommit)
+        super()._set_autocommit(autocommit)  # type: ignore[misc]
 
     def forget_connection(self) -> None:
         """After a fork, in the child: drop the parent's connection without a word to the server.
@@ -181,12 +181,12 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
                 connection._pool.putconn(connection)  # type: ignore[union-attr]
             self.connection = None
         else:
-            super()._close()
+            super()._close()  # type: ignore[misc]
 
     def _cursor(self, name: str | None = None) -> Any:
         if time.monotonic() > self._refresh_at:
             self._refresh()
-        return super()._cursor(name)
+        return super()._cursor(name)  # type: ignore[misc]
 
     def _refresh(self) -> None:
         """Exchange a session that is too old, unless it holds something that would be lost with it."""
@@ -215,7 +215,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def _configure_pooled(self, connection: Connection) -> None:
         _prepare(connection)
-        self._configure_connection(connection)
+        self._configure_connection(connection)  # type: ignore[attr-defined]
         (result,) = connection.exchange(TIMELINE_SQL)
         connection.timeline = int(result.get_value(0, 0) or 0)
 

@@ -51,7 +51,7 @@ class Connection(psycopg.Connection[Any]):
     _poll: select.poll | None = None
     recording_factory: type[psycopg.Cursor[Any]] | None = None
 
-    def cursor(self, name: str = "", **options: Any) -> Any:  # type: ignore[override]
+    def cursor(self, name: str = "", **options: Any) -> Any:
         """As psycopg's; by default one that leaves word of its statements in ``last_statement``."""
         if name or options or self.recording_factory is None:
             return super().cursor(name, **options)
@@ -91,7 +91,7 @@ class Connection(psycopg.Connection[Any]):
         """
         with self.lock:
             self.pgconn.send_query(command)
-            results = self.wait(generators.execute(self.pgconn), timeout=timeout)
+            results: list[PGresult] = self.wait(generators.execute(self.pgconn), timeout=timeout)
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise errors.error_from_result(result, encoding=self.info.encoding)
@@ -126,4 +126,4 @@ class Connection(psycopg.Connection[Any]):
             raise
         except psycopg.Error as exc:
             self.close()
-            raise AnswerTimeout(AnswerTimeout.__doc__) from exc
+            raise AnswerTimeout(str(AnswerTimeout.__doc__)) from exc
