@@ -18,7 +18,7 @@ from outbox.events import Event
 from outbox.failures import HALTING, Failed, failures_record, first_of_each_aggregate
 from outbox.leases import HeldLane, LaneLeases
 from outbox.reading import Waiting, aggregates_read
-from outbox.settling import TALLY_SQL, lanes_hold
+from outbox.settling import Count, lanes_count, lanes_hold
 from outbox.subscribers import Failure
 
 log = structlog.get_logger(__name__)
@@ -170,7 +170,7 @@ def detours_settle(
     undone: list[int] = []
     advanced: list[tuple[int, int]] = []
     finished: dict[int, tuple[str, str]] = {}
-    tally: dict[int, list[int]] = {}
+    counts: dict[int, Count] = {}
     for one in served:
         if one.held.lane not in kept:
             continue
@@ -178,16 +178,16 @@ def detours_settle(
         stop = failure.event.sequence if failure else one.following
         through = [event.id for event in one.events if event.sequence < stop]
         resolved += through
-        tallied = tally.setdefault(one.held.lane, [0, 0, 0])
-        tallied[0] += len(through)
-        tallied[2] += 1 if one.attempts else 0
+        count = counts.setdefault(one.held.lane, Count())
+        count.processed += len(through)
+        count.retries += 1 if one.attempts else 0
         if failure is not None and failure.error_class in HALTING:
             if through:
                 advanced.append((one.id, stop))
             else:
                 undone.append(one.id)
         elif failure is not None:
-            tallied[1] += 1
+            count.errors += 1
             failed.append(Failed(failure, max(one.attempts, 1) if stop == one.next_sequence else 1))
         elif one.all_read:
             finished[one.id] = one.aggregate
@@ -198,9 +198,7 @@ def detours_settle(
         cursor.execute(UNDO_SQL, {"name": name, "ids": undone})
         cursor.execute(ADVANCE_SQL, {"ids": [one[0] for one in advanced], "next": [one[1] for one in advanced]})
         cursor.execute(FINISH_SQL, {"ids": list(finished)})
-        columns = list(zip(*tally.values(), strict=True)) or [(), (), ()]
-        values = {"processed": list(columns[0]), "errors": list(columns[1]), "retries": list(columns[2])}
-        cursor.execute(TALLY_SQL, {"name": name, "lanes": list(tally), **values})
+    lanes_count(name, counts)
     dead = failures_record(name, ladder, failed)
     log.info(
         "detours_served", subscriber=name, detours=len(served), finished=len(finished), failed=len(failed), dead=dead

@@ -96,6 +96,12 @@ def first_of_each_aggregate(failures: Iterable[Failure]) -> list[Failure]:
     return list(first.values())
 
 
+def those_through(events: Sequence[Event], failures: Iterable[Failure]) -> list[Event]:
+    """The events that neither failed nor wait behind one of their aggregate that did."""
+    behind = {failure.event.aggregate: failure.event.position for failure in failures}
+    return [event for event in events if event.position < behind.get(event.aggregate, event.position + 1)]
+
+
 def failures_record(name: str, ladder: Sequence[float], failed: Sequence[Failed]) -> int:
     """Write the deliveries, attempts and detours of failures, one per aggregate.
 

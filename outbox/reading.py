@@ -59,6 +59,10 @@ class LaneRead:
     last: int
     short: bool
 
+    def reach(self, head: int) -> int:
+        """Where the cursor goes when all of it is done with; a lane that is read to its end goes on to the head."""
+        return max(self.last, head) if self.short else self.last
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:

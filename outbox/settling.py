@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection, transaction
 
@@ -37,12 +37,12 @@ START_SQL: Final = """
 UPDATE outbox_lane SET attempts = attempts + 1
  WHERE subscription_id = %(name)s AND lane = %(lane)s AND epoch = %(epoch)s RETURNING attempts
 """
-TALLY_SQL: Final = """
-UPDATE outbox_lane AS l SET processed = l.processed + t.processed, errors = l.errors + t.errors,
-       retries = l.retries + t.retries
+COUNT_SQL: Final = """
+UPDATE outbox_lane AS l SET processed = l.processed + c.processed, errors = l.errors + c.errors,
+       retries = l.retries + c.retries
   FROM unnest(%(lanes)s::smallint[], %(processed)s::bigint[], %(errors)s::bigint[], %(retries)s::bigint[])
-       AS t (lane, processed, errors, retries)
- WHERE l.subscription_id = %(name)s AND l.lane = t.lane
+       AS c (lane, processed, errors, retries)
+ WHERE l.subscription_id = %(name)s AND l.lane = c.lane
 """
 
 
@@ -54,6 +54,15 @@ class Move:
     cursor: int
     processed: int
     errors: int
+
+
+@dataclass(slots=True)
+class Count:
+    """What is added to a lane's counters."""
+
+    processed: int = 0
+    errors: int = 0
+    retries: int = 0
 
 
 @contextmanager
@@ -97,3 +106,18 @@ def lane_start(name: str, held: HeldLane) -> int:
         cursor.execute(START_SQL, {"name": name, "lane": held.lane, "epoch": held.epoch})
         row = cursor.fetchone()
         return row[0] if row else 0
+
+
+def lanes_count(name: str, counts: Mapping[int, Count]) -> None:
+    """Add to the counters of lanes whose rows this transaction has locked."""
+    if not counts:
+        return
+    added = list(counts.values())
+    values: dict[str, Any] = {
+        "lanes": list(counts),
+        "processed": [one.processed for one in added],
+        "errors": [one.errors for one in added],
+        "retries": [one.retries for one in added],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(COUNT_SQL, {"name": name, **values})

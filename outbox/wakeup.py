@@ -68,7 +68,14 @@ class _Caller:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted)
                 channels, self._wanted = self._wanted, set()
-            time.sleep(COALESCE_SECONDS if self._send(channels) else BACK_OFF_SECONDS)
+            # A connection that went stale is made anew at once; a Redis that is away is left alone for a while, and the
+            # calls are made when it is back: whoever waits may not have heard that it was away.
+            if self._send(channels) or self._send(channels):
+                time.sleep(COALESCE_SECONDS)
+                continue
+            with self._changed:
+                self._wanted |= channels
+            time.sleep(BACK_OFF_SECONDS)
 
     def _send(self, channels: set[str]) -> bool:
         try:

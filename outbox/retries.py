@@ -1,0 +1,104 @@
+"""Retries: serves the detours that are due, by the owner of their lanes and before new events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from outbox.cursors import Cursors
+from outbox.delivering import Halted, deliver_in_transaction
+from outbox.detours import Serving, crashed, detours_settle, detours_start
+from outbox.events import Event
+from outbox.failures import HALTING, first_of_each_aggregate, those_through
+from outbox.settling import lanes_hold, settling
+from outbox.subscribers import Failure
+from outbox.worker import Worker
+
+
+class Retries:
+    """Serves detours for a worker."""
+
+    def __init__(self, worker: Worker, cursors: Cursors) -> None:
+        self._worker = worker
+        self._cursors = cursors
+
+    def serve_due(self) -> int:
+        """Serve what is due; how many events are done with."""
+        worker = self._worker
+        if not any(held.blocked for held in worker.leases.held.values()):
+            return 0
+        # An aggregate is back on the log when it has caught up with its lane: with the cursor as the database has it.
+        self._cursors.settle_all()
+        if not worker.lease_lasts():
+            return 0
+        served = detours_start(
+            worker.name,
+            worker.leases,
+            seconds=worker.lease_seconds,
+            batch=worker.batch,
+            topics=worker.subscriber.topics,
+        )
+        together = [one for one in served if not one.alone]
+        done = self._serve(together) if together else 0
+        for one in served:
+            if one.alone:
+                done += self._serve([one])
+        return done
+
+    def _serve(self, served: Sequence[Serving]) -> int:
+        worker = self._worker
+        if not worker.lease_lasts():
+            return 0
+        served = [one for one in served if worker.leases.held.get(one.held.lane) is one.held]
+        if not served:
+            return 0
+        most = len(worker.ladder) + 1
+        known = [failure for failure in (crashed(one, most) for one in served) if failure is not None]
+        hopeless = {failure.event.aggregate for failure in known}
+        calls = [one for one in served if one.aggregate not in hopeless]
+        events = sorted(event for one in calls for event in one.events)
+        if worker.subscriber.transactional:
+            failures, finished = self._inside(served, events, known)
+        else:
+            failures = known + self._outside(calls, events)
+            with settling(worker.lease_seconds):
+                finished = detours_settle(worker.name, worker.ladder, served, failures)
+        for one in served:
+            if one.id in finished:
+                one.held.blocked.discard(one.aggregate)
+        return worker.conclude(events, failures)
+
+    def _inside(
+        self, served: Sequence[Serving], events: Sequence[Event], known: Sequence[Failure]
+    ) -> tuple[list[Failure], dict[int, tuple[str, str]]]:
+        worker = self._worker
+        failures = list(known)
+        try:
+            with settling(worker.lease_seconds):
+                kept = lanes_hold(worker.name, {one.held.lane: one.held for one in served}.values())
+                mine = [event for event in events if event.lane in kept]
+                if mine:
+                    failures += deliver_in_transaction(worker.subscriber, mine, worker.deadline())
+                finished = detours_settle(worker.name, worker.ladder, served, failures)
+        except Halted as exc:
+            failures = [*known, *exc.for_all(events)]
+            with settling(worker.lease_seconds):
+                return failures, detours_settle(worker.name, worker.ladder, served, failures)
+        if through := those_through(mine, first_of_each_aggregate(failures)):
+            worker.subscriber.after_commit(through)
+        return failures, finished
+
+    def _outside(self, served: Sequence[Serving], events: Sequence[Event]) -> list[Failure]:
+        failures = self._worker.deliver_outside(events)
+        if failures is not None:
+            return failures
+        # It raised and named no event: one at a time, of each aggregate until one fails.
+        found: list[Failure] = []
+        for one in served:
+            for event in one.events:
+                failed = self._worker.deliver_outside([event]) or []
+                found += failed
+                if any(failure.error_class in HALTING for failure in failed):
+                    return found
+                if failed:
+                    break
+        return found

@@ -1,0 +1,128 @@
+"""What the parts of a relay share: whom it serves, which lanes it holds, and how a call of the subscriber is made."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from django.db import Error
+
+from outbox.conf import outbox_settings
+from outbox.errors import DeliveryError, ErrorClass
+from outbox.events import Event
+from outbox.failures import HALTING, failure_of, is_database_trouble
+from outbox.leases import LaneLeases
+from outbox.subscribers import Deadline, Failure, Subscriber
+from outbox.subscriptions import (
+    Gate,
+    breaker_close,
+    breaker_open,
+    gate_of,
+    probe_claim,
+    probe_return,
+    subscription_pause,
+)
+
+log = structlog.get_logger(__name__)
+
+LEASE_MARGIN_SECONDS: Final = 2.0
+
+
+class Worker:
+    """One worker of one subscriber.
+
+    Args:
+        subscriber: whom it serves.
+        resident: True for a relay that stays, and shares the lanes evenly with the other relays.
+
+    Attributes:
+        subscriber: whom it serves.
+        name: of the subscriber.
+        ladder: upper bounds, in seconds, of the waits before each retry.
+        batch: events of one lane at a time.
+        lease_seconds: length of a lease.
+        leases: the lanes that it holds.
+        gate: whether events may be given now; looked at before each chunk.
+    """
+
+    def __init__(self, subscriber: Subscriber, *, resident: bool) -> None:
+        config = outbox_settings()
+        self.subscriber = subscriber
+        self.name = subscriber.name
+        self.ladder = subscriber.retry_ladder()
+        self.batch = subscriber.batch_size or config.batch_size
+        self.lease_seconds = config.lease_seconds
+        owner = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.leases = LaneLeases(self.name, owner, config.lease_seconds, resident=resident)
+        self.gate = Gate.CLOSED
+        self._tried = False
+
+    @property
+    def may_try(self) -> bool:
+        """Whether another call may be made: after an outage, one at most until it is known what became of it."""
+        return self.gate is Gate.OPEN or (self.gate is Gate.PROBE and not self._tried)
+
+    def gate_look(self) -> None:
+        """Look at pause and breaker; after an outage, claim the one try."""
+        self._tried = False
+        self.gate = gate_of(self.name)
+        if self.gate is Gate.PROBE and not probe_claim(self.name, seconds=self.lease_seconds):
+            self.gate = Gate.CLOSED
+
+    def gate_leave(self) -> None:
+        """Give a claimed try back if there was nothing to try it with."""
+        if self.gate is Gate.PROBE and not self._tried:
+            probe_return(self.name)
+
+    def lease_lasts(self) -> bool:
+        """Whether a call that takes its whole time would still end before our leases do; renews them first."""
+        needed = self.subscriber.call_seconds + LEASE_MARGIN_SECONDS
+        if self.leases.remaining() < needed:
+            self.leases.renew()
+        return self.leases.remaining() >= needed
+
+    def deadline(self) -> Deadline:
+        """By when a call that starts now must have ended."""
+        return Deadline.after(min(self.subscriber.call_seconds, self.leases.remaining()))
+
+    def deliver_outside(self, events: Sequence[Event]) -> list[Failure] | None:
+        """Deliver outside of any transaction.
+
+        Returns:
+            What failed; None if it raised and no single event is to blame.
+
+        Raises:
+            django.db.Error: the database is in trouble.
+        """
+        if not events:
+            return []
+        try:
+            return self.subscriber.deliver(events, self.deadline())
+        except Exception as exc:
+            if isinstance(exc, Error) and is_database_trouble(exc):
+                raise
+            if len(events) > 1 and not (isinstance(exc, DeliveryError) and exc.error_class in HALTING):
+                log.warning("delivery_raised", subscriber=self.name, events=len(events), error=type(exc).__name__)
+                return None
+            return [failure_of(event, exc) for event in events]
+
+    def conclude(self, events: Sequence[Event], failures: Sequence[Failure]) -> int:
+        """Act on what a call told about the other side: breaker and pause.
+
+        Returns:
+            How many events are done with, at least one for lanes that moved without any.
+        """
+        self._tried = self._tried or bool(events)
+        halting = [failure for failure in failures if failure.error_class in HALTING]
+        wrong = next((one for one in halting if one.error_class is ErrorClass.CONFIGURATION), None)
+        if wrong is not None:
+            subscription_pause(name=self.name, reason=f"{wrong.code}: {wrong.message}"[:1000])
+        elif halting and len(halting) == len(events):
+            breaker_open(self.name, message=f"{halting[0].code}: {halting[0].message}")
+        elif self.gate is Gate.PROBE and events and not halting:
+            breaker_close(self.name)
+        return max(1, len(events)) - len(halting)
