@@ -123,6 +123,8 @@ def test_it_shows_a_collision_to_a_person_and_still_syncs_the_rest(side: Side) -
     side.world.edit(side.state(customer).remote_id or "", name="There")
 
     side.rest()
+    SyncState.objects.look_again()
+    side.rest()
 
     conflict = Conflict.objects.get()
     customer.refresh_from_db()
