@@ -113,7 +113,7 @@ class PatientExecutor(MigrationExecutor):
                 started.append(action)
                 callback(action, *arguments)
 
-        self.progress_callback = told_once  # type: ignore[assignment]
+        self.progress_callback = told_once
         try:
             return with_lock_patience(function, using=self.connection.alias)
         finally:

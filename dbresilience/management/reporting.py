@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -17,7 +17,7 @@ class ReportCommand(BaseCommand):
     """Measures, prints as text or JSON, and exits with 0 (fine), 1 (warning) or 2 (critical, unreachable)."""
 
     # A database that is away, or a misconfiguration, is what these commands are there to tell of.
-    requires_system_checks: ClassVar[Sequence[str]] = []
+    requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON instead of text")

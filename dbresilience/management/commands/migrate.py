@@ -8,14 +8,16 @@ from django.core.management.commands import migrate
 
 from dbresilience.lock_patience import PatientExecutor
 
+_django: Any = migrate
+
 
 class Command(migrate.Command):
     """Django's command with our executor. It makes its executor from a name of its module, and offers no other way."""
 
     def handle(self, *args: Any, **options: Any) -> None:
-        original = migrate.MigrationExecutor
-        migrate.MigrationExecutor = PatientExecutor  # type: ignore[misc]
+        original = _django.MigrationExecutor
+        _django.MigrationExecutor = PatientExecutor
         try:
             super().handle(*args, **options)
         finally:
-            migrate.MigrationExecutor = original  # type: ignore[misc]
+            _django.MigrationExecutor = original
