@@ -57,7 +57,8 @@ class CustomerQuerySet(QuerySet["Customer"]):
 
         The two halves hold every row; written apart, each is answered by a partial index of its own.
         """
-        same = Exact(Lower("email"), Lower(Value(email)))
+        # Lowered here as well: a database with the locale C knows the capitals of ASCII alone.
+        same = Exact(Lower("email"), Lower(Value(email.lower())))
         return self.filter(Q(same, deleted_at__isnull=True) | Q(same, deleted_at__isnull=False))
 
     def with_name_prefix(self, prefix: str) -> CustomerQuerySet:

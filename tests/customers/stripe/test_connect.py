@@ -126,6 +126,17 @@ def test_it_is_ready_when_stripe_takes_connections(sandbox: StripeSandbox, setti
     assert stripe_check() == "is not configured"
 
 
+def test_it_is_not_ready_when_stripe_hangs(settings: Settings) -> None:
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()  # The kernel takes the connection; nobody ever answers.
+        settings.STRIPE_API_KEY = "sk_test_key"
+        settings.STRIPE_API_BASE = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+
+        with pytest.raises(TimeoutError):
+            stripe_check()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "found"),
     [

@@ -289,10 +289,11 @@ def test_it_does_not_import_its_own_create_when_the_message_comes_before_the_ans
     side.sync(customer)
 
     side.hear()
+    rows = SyncState.objects.count()
     side.rest()
 
     assert Customer.objects.count() == 1
-    assert SyncState.objects.count() == 1
+    assert (rows, SyncState.objects.count()) == (1, 1)
     assert side.state(customer).status == SyncState.Status.IN_SYNC
 
 
