@@ -90,6 +90,8 @@ def _performance(figures: Figures) -> Figures:
         "slow_query_threshold_ms": monitor_settings().slow_query_ms,
         "error_rate_per_hour": day.get("errors_per_hour"),
         "errors_last_hour": hour.get("errors"),
+        "violations_last_hour": hour.get("violations"),
+        "contention_last_hour": hour.get("contention"),
         "response_time_ms": figures["response_ms"],
         "connect_time_ms": figures["connect_ms"],
         "cache_hit_rate": database.get("cache_hit_rate"),

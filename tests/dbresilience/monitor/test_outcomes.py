@@ -53,3 +53,19 @@ def test_it_judges_recoveries_by_the_threshold(recovered: int, given_up: int, co
 
     assert health["reliability"]["recovery_success_rate"] == recovered / 100
     assert [alert["code"] for alert in health["alerts"]] == codes
+
+
+def test_it_keeps_what_callers_and_contention_caused_apart_from_errors(settings: object) -> None:
+    settings.DB_ALERT_ERRORS_PER_HOUR = 3  # type: ignore[attr-defined]
+    for key, count in (("23505", 500), ("40001", 9), ("53100", 2)):
+        Tally.objects.create(span=timezone.now(), name="error", key=key, count=count)
+
+    below = database_health()
+    Tally.objects.filter(key="53100").update(count=3)
+    at_threshold = database_health()
+
+    performance = below["performance"]
+    assert (performance["errors_last_hour"], performance["violations_last_hour"]) == (2, 500)
+    assert performance["contention_last_hour"] == 9
+    assert below["alerts"] == []
+    assert at_threshold["alerts"][0]["message"] == "3 errors in the last hour, most of them 53100."
