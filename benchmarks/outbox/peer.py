@@ -23,7 +23,7 @@ from django.conf import settings
 url = urllib.parse.urlsplit(os.environ["PEER_DATABASE_URL"])
 settings.configure(
     DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:], "USER": url.username,
-                           "HOST": url.hostname, "PORT": url.port}},
+                           "PASSWORD": urllib.parse.unquote(url.password or ""), "HOST": url.hostname, "PORT": url.port}},
     INSTALLED_APPS=["django_outbox_pattern"], USE_TZ=True, SECRET_KEY="x",
     DJANGO_OUTBOX_PATTERN={"DEFAULT_CONNECTION_CLASS": "__main__.Connection", "DEFAULT_PRODUCER_WAITING_TIME": 0},
 )
@@ -107,7 +107,7 @@ def _environment() -> Path:
     python = FOLDER / "bin" / "python"
     if python.exists():
         return python
-    requirements = str(ROOT / "requirements-bench.in")
+    requirements = str(ROOT / "requirements-bench.txt")
     if uv := shutil.which("uv"):
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, FOLDER], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", python, "-r", requirements], check=True)
