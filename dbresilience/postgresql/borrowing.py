@@ -14,7 +14,7 @@ from dbresilience.postgresql.connection import Connection
 from dbresilience.statements import normalised
 from dbresilience.work import work_of
 
-_DEPTH: Final = 40
+_DEPTH: Final = 25
 _LINES: Final = 12
 # What every borrower passes through and nobody wants to read.
 _PLUMBING: Final = (

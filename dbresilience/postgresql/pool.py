@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -28,6 +28,9 @@ CHECK_AFTER = 0.5
 
 RECONNECT_EVERY = 0.5
 """Seconds between two attempts to connect, at most; psycopg's own grow without a bound, and so does an outage."""
+
+OUTAGE_AFTER = 1.0
+"""Seconds of failing to connect after which waiting for a connection is given up, when there is none at all."""
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +96,7 @@ class Pool(ConnectionPool[Connection]):
         self._lost: list[Borrowing] = []
         self._sweeping = threading.Lock()
         self._suspect_before = -inf
+        self._failing_since: float | None = None
 
     def __del__(self) -> None:
         # A pool inherited by fork: its threads do not exist here, and its lock may be held for ever.
@@ -246,10 +250,26 @@ class Pool(ConnectionPool[Connection]):
 
     def _connect(self, timeout: float | None = None) -> Connection:
         try:
-            return super()._connect(timeout)
+            connection = super()._connect(timeout)
         except Exception as exc:
             self.last_connect_error = type(exc).__name__
+            self._fail_waiting(exc)
             raise
+        self._failing_since = None
+        return connection
+
+    def _fail_waiting(self, error: Exception) -> None:
+        """Tell who waits that the server is away, once that has lasted: nobody holds a connection that could come."""
+        now = time.monotonic()
+        since = self._failing_since = self._failing_since or now
+        if now - since < OUTAGE_AFTER:
+            return
+        with self._lock:
+            if self._borrowed or self._pool:
+                return
+            waiting, self._waiting = list(self._waiting), deque()
+        for one in waiting:
+            one.fail(psycopg.OperationalError(f"the server cannot be reached: {type(error).__name__}"))
 
     def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
         super()._add_connection(attempt or _SteadyAttempt(timeout=self.reconnect_timeout), growing=growing)

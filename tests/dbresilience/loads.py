@@ -179,7 +179,7 @@ def exhausted(wrapper: DatabaseWrapper, *, threads: int, hold: float) -> Counter
     return ends
 
 
-def reversed_locks(seed: int, *, threads: int, rounds: int, purses: int) -> int:
+def reversed_locks(seed: int, *, threads: int, rounds: int, purses: int, hold: float) -> int:
     """Transfers among purses that lock in random order, so that they deadlock; returns the most retries of one."""
     runs: Counter[tuple[int, int]] = Counter()
 
@@ -192,7 +192,7 @@ def reversed_locks(seed: int, *, threads: int, rounds: int, purses: int) -> int:
                 runs[number, turn] += 1
                 with connection.cursor() as cursor:
                     cursor.execute("UPDATE purse SET coins = coins - 1 WHERE id = %s", [first])
-                    cursor.execute("SELECT pg_sleep(0.03)")
+                    cursor.execute("SELECT pg_sleep(%s)", [hold])
                     cursor.execute("UPDATE purse SET coins = coins + 1 WHERE id = %s", [second])
 
             run_in_transaction(transfer)

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.core.signals import request_finished, request_started
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from django.dispatch import Signal
-from structlog.testing import capture_logs
 
 from dbresilience.postgresql.base import DatabaseWrapper
 from dbresilience.postgresql.watcher import watch_once
@@ -17,6 +17,8 @@ from dbresilience.work import long_operation
 from tests.dbresilience.backends import one, pool_of, pooled_alias
 
 pytestmark = [pytest.mark.feature("B2", "B3"), pytest.mark.usefixtures("unflushed_db")]
+
+Watched = Callable[[], list[Any]]
 
 
 @pytest.fixture
@@ -34,10 +36,21 @@ def age_by(wrapper: DatabaseWrapper, seconds: float) -> None:
     wrapper._refresh_at -= seconds
 
 
-def watched(wrapper: DatabaseWrapper) -> list[Any]:
-    with capture_logs() as logs:
-        watch_once([pool_of(wrapper)])
-    return [line for line in logs if line["event"] == "connection_held_long"]
+@pytest.fixture
+def watched(pooled: DatabaseWrapper, caplog: pytest.LogCaptureFixture) -> Callable[[], list[Any]]:
+    """Looks once, and returns what was reported for this loan."""
+
+    def look() -> list[Any]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            watch_once([pool_of(pooled)])
+        return lines(caplog, "connection_held_long")
+
+    return look
+
+
+def lines(caplog: pytest.LogCaptureFixture, event: str) -> list[Any]:
+    return [record.msg for record in caplog.records if isinstance(record.msg, dict) and record.msg["event"] == event]
 
 
 def heard(signal: Signal, **arguments: Any) -> None:
@@ -51,11 +64,11 @@ def borrow_somewhere_special() -> None:
     one("SELECT 'a secret', 42")
 
 
-def test_it_reports_who_holds_a_connection_and_from_where(pooled: DatabaseWrapper) -> None:
+def test_it_reports_who_holds_a_connection_and_from_where(pooled: DatabaseWrapper, watched: Watched) -> None:
     borrow_somewhere_special()
     age_by(pooled, 61)
 
-    (warning,) = watched(pooled)
+    (warning,) = watched()
 
     assert warning["seconds"] >= 61
     assert any("borrow_somewhere_special" in line for line in warning["borrowed_at"])
@@ -65,65 +78,67 @@ def test_it_reports_who_holds_a_connection_and_from_where(pooled: DatabaseWrappe
     assert pool_of(pooled).stats().long_holds == 1
 
 
-def test_it_reports_once_and_again_when_it_comes_back(pooled: DatabaseWrapper) -> None:
+def test_it_reports_once_and_again_when_it_comes_back(
+    pooled: DatabaseWrapper, watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
     one("SELECT 1")
     age_by(pooled, 61)
-    first, second = watched(pooled), watched(pooled)
+    first, second = watched(), watched()
 
-    with capture_logs() as logs:
+    with caplog.at_level(logging.INFO):
         pooled.close()
 
     assert (len(first), len(second)) == (1, 0)
-    (line,) = [line for line in logs if line["event"] == "connection_returned_late"]
+    (line,) = lines(caplog, "connection_returned_late")
     assert line["seconds"] >= 61
 
 
-def test_it_is_quiet_before_the_time(pooled: DatabaseWrapper) -> None:
+def test_it_is_quiet_before_the_time(pooled: DatabaseWrapper, watched: Watched) -> None:
     one("SELECT 1")
     age_by(pooled, 50)
 
-    assert watched(pooled) == []
+    assert watched() == []
 
 
-def test_it_names_the_request_without_its_query(pooled: DatabaseWrapper) -> None:
+def test_it_names_the_request_without_its_query(pooled: DatabaseWrapper, watched: Watched) -> None:
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/customers/", "QUERY_STRING": "email=ann@example.com"}
     heard(request_started, environ=environ)
     one("SELECT 1")
     age_by(pooled, 61)
 
-    (warning,) = watched(pooled)
+    (warning,) = watched()
     heard(request_finished)
 
     assert warning["work"] == "request GET /customers/"
 
 
-def test_it_raises_no_false_alarm_for_work_that_said_so(pooled: DatabaseWrapper) -> None:
+def test_it_raises_no_false_alarm_for_work_that_said_so(pooled: DatabaseWrapper, watched: Watched) -> None:
     one("SELECT 1")
     age_by(pooled, 61)
 
     with long_operation("reindex", minutes=40):
-        quiet = watched(pooled)
+        quiet = watched()
 
     assert quiet == []
 
 
-def test_it_reports_a_long_operation_over_its_time(pooled: DatabaseWrapper) -> None:
+def test_it_reports_a_long_operation_over_its_time(pooled: DatabaseWrapper, watched: Watched) -> None:
     one("SELECT 1")
 
     with long_operation("reindex", minutes=0):
-        (warning,) = watched(pooled)
+        (warning,) = watched()
 
     assert warning["operation"] == "reindex"
 
 
-def test_it_reports_again_at_the_age_of_a_session(pooled: DatabaseWrapper) -> None:
+def test_it_reports_again_at_the_age_of_a_session(pooled: DatabaseWrapper, watched: Watched) -> None:
     with transaction.atomic():
         one("SELECT 1")
         age_by(pooled, 61)
-        first = watched(pooled)
+        first = watched()
         age_by(pooled, 1800)
-        second = watched(pooled)
-        third = watched(pooled)
+        second = watched()
+        third = watched()
 
     assert (len(first), len(second), len(third)) == (1, 1, 0)
 
@@ -160,7 +175,7 @@ def test_it_exchanges_no_session_that_reads_a_result_in_pieces(pooled: DatabaseW
     assert pool_of(pooled).stats().refreshed == 0
 
 
-def test_it_takes_a_connection_away_when_told_to(pooled: DatabaseWrapper, settings: object) -> None:
+def test_it_takes_a_connection_away_when_told_to(pooled: DatabaseWrapper, watched: Watched, settings: object) -> None:
     settings.DB_LEAK_RECLAIM = 120  # type: ignore[attr-defined]
     held, over = threading.Event(), threading.Event()
     failures: list[BaseException] = []
@@ -180,7 +195,7 @@ def test_it_takes_a_connection_away_when_told_to(pooled: DatabaseWrapper, settin
     thread = threading.Thread(target=leak)
     thread.start()
     assert held.wait(timeout=20)
-    watched(pooled)
+    watched()
     stats = pool_of(pooled).stats()
     over.set()
     thread.join(timeout=20)

@@ -201,3 +201,15 @@ def test_it_refuses_options_that_contradict_each_other() -> None:
         pooled_alias(pool={"min_size": 5, "max_size": 2}) as wrapper,
     ):
         pool_of(wrapper)
+
+
+@pytest.mark.feature("B1")
+def test_it_says_soon_that_the_server_is_away() -> None:
+    with pooled_alias(HOST="127.0.0.1", PORT="1"):
+        started = time.monotonic()
+        with pytest.raises(OperationalError, match="cannot be reached"):
+            one("SELECT 1")
+        took = time.monotonic() - started
+
+    print(f"a server that is away: said after {took:.2f} s")
+    assert took < 5

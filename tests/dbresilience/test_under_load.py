@@ -68,7 +68,7 @@ def test_it_is_back_as_soon_as_the_server_is(tmp_path_factory: pytest.TempPathFa
 @pytest.mark.feature("A6", "B6")
 def test_it_brings_deadlocked_transactions_through() -> None:
     with pooled_alias():
-        most = loads.reversed_locks(SEED, threads=4, rounds=2, purses=2)
+        most = loads.reversed_locks(SEED, threads=4, rounds=2, purses=2, hold=0.03)
 
     assert most <= 5
 

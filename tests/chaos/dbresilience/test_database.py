@@ -66,7 +66,7 @@ def test_it_refuses_cleanly_whom_it_cannot_serve(settings: object) -> None:
 @pytest.mark.feature("A6", "B6")
 def test_it_brings_16_deadlocking_threads_through() -> None:
     with pooled_alias():
-        assert loads.reversed_locks(SEED, threads=16, rounds=5, purses=6) <= 5
+        assert loads.reversed_locks(SEED, threads=16, rounds=10, purses=6, hold=0.005) <= 5
 
 
 @pytest.mark.feature("A4", "B7")
