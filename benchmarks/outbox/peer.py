@@ -22,8 +22,9 @@ from django.conf import settings
 
 url = urllib.parse.urlsplit(os.environ["PEER_DATABASE_URL"])
 settings.configure(
-    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:], "USER": url.username,
-                           "PASSWORD": urllib.parse.unquote(url.password or ""), "HOST": url.hostname, "PORT": url.port}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:], "HOST": url.hostname,
+                           "PORT": url.port, "USER": url.username,
+                           "PASSWORD": urllib.parse.unquote(url.password or "")}},
     INSTALLED_APPS=["django_outbox_pattern"], USE_TZ=True, SECRET_KEY="x",
     DJANGO_OUTBOX_PATTERN={"DEFAULT_CONNECTION_CLASS": "__main__.Connection", "DEFAULT_PRODUCER_WAITING_TIME": 0},
 )

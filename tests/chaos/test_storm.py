@@ -16,6 +16,7 @@ from django.conf import LazySettings
 from django.db import connection
 
 from tests.chaos.book import facts, repeated
+from tests.outbox.database import database_url
 
 pytestmark = [pytest.mark.feature("H1", "D15"), pytest.mark.django_db(transaction=True)]
 
@@ -34,11 +35,9 @@ def storm(folder: Path, **options: Any) -> int:
     """Run the storm against this test's database; returns how many relays were killed or suspended."""
     seed = int(os.environ.get("CHAOS_SEED", secrets.randbits(32)))
     print(f"seed {seed} (CHAOS_SEED)")
-    database = connection.settings_dict
-    url = f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
     environment = {
         **os.environ,
-        "DATABASE_URL": url,
+        "DATABASE_URL": database_url(),
         "CHAOS_FOLDER": str(folder),
         "OUTBOX_BATCH_SIZE": str(BATCH),
         "LOG_LEVEL": "ERROR",

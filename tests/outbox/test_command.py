@@ -21,6 +21,7 @@ from outbox.status import EventStatus, wait_for
 from outbox.tasks import drain
 from tests.outbox.collecting import Collector
 from tests.outbox.conftest import publish_all
+from tests.outbox.database import database_url
 
 pytestmark = [pytest.mark.feature("A10")]
 
@@ -102,10 +103,9 @@ def test_the_command_refuses_an_unknown_subscriber(collector: Collector) -> None
 
 @pytest.mark.django_db(transaction=True)
 def test_the_command_ends_in_good_order_on_a_signal() -> None:
-    database = connection.settings_dict
-    url = f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "relay", "--subscriber", "kafka"], env={**os.environ, "DATABASE_URL": url}
+        [sys.executable, "manage.py", "relay", "--subscriber", "kafka"],
+        env={**os.environ, "DATABASE_URL": database_url()},
     )
     ends = time.monotonic() + 60
     while not RelayProcess.objects.exists() and time.monotonic() < ends and process.poll() is None:
