@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from types import TracebackType
@@ -20,6 +21,7 @@ from dbresilience.commits import Outcome, begin, commit_outcome, is_answer_lost
 from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded
 from dbresilience.observations.outcomes import commit_resolved
 from dbresilience.sqlstate import is_connection_loss
+from dbresilience.turns import turn_taken
 
 log = structlog.get_logger(__name__)
 
@@ -67,16 +69,37 @@ class OutermostRun:
         committed: whether the transaction is known to have committed.
     """
 
-    def __init__(self, options: Options, connection: BaseDatabaseWrapper) -> None:
+    def __init__(self, options: Options, connection: BaseDatabaseWrapper, *, in_turn: bool = False) -> None:
         self._options = options
         self._connection: Any = connection
         self._atomic = transaction.Atomic(options.using, savepoint=True, durable=False)
         self._transaction_id: int | None = None
         self._session: Any = None
         self._timeline = 0
+        self._turn = ExitStack() if in_turn else None
         self.committed = False
 
     def __enter__(self) -> None:
+        if self._turn is None:
+            self._start()
+            return
+        self._turn.enter_context(turn_taken(self._options.left()))
+        try:
+            self._start()
+        except BaseException:
+            self._turn.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._end(error)
+        finally:
+            if self._turn is not None:
+                self._turn.close()
+
+    def _start(self) -> None:
         self._atomic.__enter__()
         try:
             # Django's own BEGIN comes with the first statement; ours takes its place, and is no further exchange.
@@ -86,9 +109,7 @@ class OutermostRun:
             self._atomic.__exit__(type(exc), exc, exc.__traceback__)
             raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _end(self, error: BaseException | None) -> None:
         connection, session = self._connection, self._session
         if error is not None:
             self._undo(error)

@@ -18,7 +18,7 @@ from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded,
 from dbresilience.observations.errors import observe_error
 from dbresilience.observations.outcomes import retry_given_up, retry_recovered
 from dbresilience.observations.statements import trail_of
-from dbresilience.sqlstate import is_connection_loss, is_contention, sqlstate_of
+from dbresilience.sqlstate import DEADLOCK_DETECTED, is_connection_loss, is_contention, sqlstate_of
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -226,6 +226,7 @@ class _Attempts:
         self._max_retries = max_retries
         self._retry_on = retry_on
         self._sqlstate: str | None = None
+        self._deadlocks = 0
         self.retries = 0
         self.done = False
 
@@ -233,7 +234,7 @@ class _Attempts:
         return transaction.atomic(using=self._options.using)
 
     def outermost(self) -> OutermostRun:
-        return OutermostRun(self._options, self._connection)
+        return OutermostRun(self._options, self._connection, in_turn=self._deadlocks > 1)
 
     def succeeded(self) -> None:
         if self.retries:
@@ -256,6 +257,7 @@ class _Attempts:
             retry_given_up(self._sqlstate)
             raise DeadlineExceeded(DeadlineExceeded.__doc__) from exc
         self.retries += 1
+        self._deadlocks += self._sqlstate == DEADLOCK_DETECTED
         log.info("transaction_retried", attempt=self.retries, sqlstate=self._sqlstate, error=type(exc).__name__)
         time.sleep(pause)
 
