@@ -65,6 +65,21 @@ class MalformedRequest(ProblemError):
     title = "Malformed request"
 
 
+class BodyCutOff(ProblemError):
+    """The body ended before it was as long as Content-Length says."""
+
+    code = "body_cut_off"
+    title = "Body cut off"
+
+
+class BodyTooSlow(ProblemError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_too_slow"
+    title = "Body too slow"
+
+
 class BodyTooLarge(ProblemError):
     """The body is larger than this service takes."""
 

@@ -1,4 +1,4 @@
-"""What no request may be, whatever it is about: too large, of unknown length, or with an address that is no text."""
+"""What no request may be, whatever it is about: too large, incomplete, too slow, with an address that is no text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
-from operations.errors import BodyTooLarge, LengthRequired, MalformedRequest, ProblemError
+from operations.errors import BodyCutOff, BodyTooLarge, BodyTooSlow, LengthRequired, MalformedRequest, ProblemError
 from operations.problem_details import problem_response
 
 READ_AWAY_AT_MOST: Final = 32 * 1024 * 1024
@@ -20,7 +20,8 @@ class RequestLimitsMiddleware:
     """Refuses such requests before anything reads them: one place for the API, the webhooks and the console.
 
     PostgreSQL cannot store or compare NUL, so an address with one can name nothing; refusing it here spares every
-    look-up its own check.
+    look-up its own check. The body is read here, whole: half of a request, from a client that died while it sent, may
+    be a good one of another meaning, and is not carried out.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -42,7 +43,11 @@ class RequestLimitsMiddleware:
         if limit is not None and _length(request) > limit:
             _read_away(request, _length(request))
             return BodyTooLarge(f"The body is larger than {limit} bytes.")
-        return None
+        try:
+            return BodyCutOff() if len(request.body) < _length(request) else None
+        except UnreadablePostError as error:
+            # The web worker says when a client had time enough; everything else is a connection that broke.
+            return BodyTooSlow() if _timed_out(error) else BodyCutOff()
 
 
 def _is_text(query: str) -> bool:
@@ -56,6 +61,13 @@ def _is_text(query: str) -> bool:
         return "\x00" not in raw.decode("utf-8")
     except UnicodeDecodeError:
         return False
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    while isinstance(error, UnreadablePostError):
+        # Django wraps it more than once.
+        error = error.__cause__
+    return isinstance(error, TimeoutError)
 
 
 def _length(request: HttpRequest) -> int:
@@ -72,7 +84,10 @@ def _read_away(request: HttpRequest, length: int) -> None:
     """
     left = min(length, READ_AWAY_AT_MOST)
     while left > 0:
-        chunk = request.read(min(_CHUNK, left))
+        try:
+            chunk = request.read(min(_CHUNK, left))
+        except UnreadablePostError:
+            return
         if not chunk:
             return
         left -= len(chunk)

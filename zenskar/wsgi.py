@@ -1,4 +1,4 @@
-"""WSGI entry point: ``gunicorn zenskar.wsgi``."""
+"""WSGI entry point: ``gunicorn -c zenskar/gunicorn_settings.py zenskar.wsgi``."""
 
 from __future__ import annotations
 

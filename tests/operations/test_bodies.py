@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -167,3 +168,39 @@ def test_it_takes_any_text_in_an_address(api: Client) -> None:
     response = api.get("/api/probe?q=%F0%9F%98%80&name=a+b%25")
 
     assert response.status_code == 200
+
+
+class Broken(io.RawIOBase):
+    """The connection of a client that failed while it sent."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def read(self, size: int = -1) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_it_carries_out_no_half_of_a_request(api: Client, content_type: str) -> None:
+    body = b'{"name": "a"}'
+    environ: dict[str, Any] = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": "100"}
+
+    response = api.post("/api/probe", data=body, content_type=content_type, **environ)
+
+    assert_problem(response, 400, "body_cut_off")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ConnectionResetError(), 400, "body_cut_off"),
+        (OSError(), 400, "body_cut_off"),
+        (TimeoutError(), 408, "body_too_slow"),
+    ],
+)
+def test_it_says_what_became_of_a_body_that_broke_off(api: Client, error: OSError, status: int, code: str) -> None:
+    environ: dict[str, Any] = {"wsgi.input": Broken(error), "CONTENT_LENGTH": "100"}
+
+    response = api.post("/api/probe", data=b"", content_type="application/json", **environ)
+
+    assert_problem(response, status, code)

@@ -133,28 +133,9 @@ class Supervisor:
     def _start_apps(self, environment: dict[str, str], port: int) -> None:
         python = sys.executable
         celery = [python, "-m", "celery", "-A", "zenskar.celery"]
-        gunicorn = [
-            python,
-            "-m",
-            "gunicorn",
-            "zenskar.wsgi",
-            "--bind",
-            f"127.0.0.1:{port}",
-            "--no-control-socket",
-            "--preload",
-        ]
+        gunicorn = [python, "-m", "gunicorn", "-c", "zenskar/gunicorn_settings.py", "zenskar.wsgi"]
         commands = {
-            "web": [
-                *gunicorn,
-                "--worker-class",
-                "gthread",
-                "--workers",
-                "2",
-                "--threads",
-                "8",
-                "--graceful-timeout",
-                "4",
-            ],
+            "web": [*gunicorn, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "4"],
             "relay": [python, "manage.py", "relay"],
             "worker": [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"],
             "beat": [*celery, "beat", "--loglevel", "INFO", "--pidfile="],

@@ -1,0 +1,27 @@
+"""Settings of gunicorn, the same wherever the web process runs.
+
+``gunicorn -c zenskar/gunicorn_settings.py zenskar.wsgi``. The address is given on the command line
+(``--bind``), as is anything that a place needs differently.
+"""
+
+from __future__ import annotations
+
+import os
+
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+worker_class = "zenskar.web_worker.DeadlineThreadWorker"
+# A thread is held while its client sends, so there are more of them than could be busy. Each that ever did work keeps a
+# database connection: two processes stay within PostgreSQL's 100.
+threads = 32
+# Seconds. A connection without a request is closed after that long; it holds no thread.
+keepalive = 10
+# Code and settings are read once, and shared by the processes.
+preload_app = True
+control_socket_disable = True
+
+# What a client says of itself is not believed here, from wherever it connects: gunicorn would take the path, the scheme
+# and the address of a request from headers that a client on the same machine or socket sends. ``TRUSTED_PROXIES`` alone
+# says whether there is a proxy whose headers count.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
