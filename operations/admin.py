@@ -7,6 +7,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -16,6 +18,20 @@ from operations.audit import actor_of
 from operations.console import RecordAdmin, badge, json_block
 from operations.keys import apikey_revoke
 from operations.models import ApiKey, AuditEntry
+from operations.strict_lists import StrictListMixin
+
+for people in (User, Group):
+    admin.site.unregister(people)
+
+
+@admin.register(User)
+class StaffAdmin(StrictListMixin, UserAdmin):  # type: ignore[type-arg]
+    """Who may log in."""
+
+
+@admin.register(Group)
+class RoleAdmin(StrictListMixin, GroupAdmin):
+    """What they may do."""
 
 
 class KeyStateFilter(SimpleListFilter):

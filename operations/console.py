@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import json
+from typing import Any, ClassVar
 
-import orjson
-from django.contrib.admin import AdminSite, ModelAdmin, ShowFacets
+from django.contrib.admin import AdminSite, ShowFacets
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -17,11 +17,7 @@ from operations import overview
 from operations.logins import ConsoleLoginForm
 from operations.models import AuditEntry
 from operations.pagination import CheapPaginator
-
-if TYPE_CHECKING:
-    _ModelAdmin = ModelAdmin[Any]
-else:
-    _ModelAdmin = ModelAdmin
+from operations.strict_lists import StrictListMixin
 
 
 class ConsoleSite(AdminSite):
@@ -63,7 +59,7 @@ class ConsoleSite(AdminSite):
         return sorted(apps, key=lambda app: places.get(app["app_label"], len(places)))
 
 
-class RecordAdmin(_ModelAdmin):
+class RecordAdmin(StrictListMixin):
     """Pages of a model whose rows are records: seen and acted upon, never added, changed or deleted by hand.
 
     Tuned for millions of rows: the number of rows is an estimate or bounded, and a search matches exactly. Subclasses
@@ -140,7 +136,10 @@ def badge(text: str, tone: overview.Tone) -> SafeString:
 
 def json_block(value: Any) -> SafeString:
     """JSON made readable, as an escaped block for a page of the console."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS, default=str).decode()
+    # The standard library's writer: bodies come from elsewhere, and JSON's numbers may be larger than 64 bits.
+    text = json.dumps(value, indent=2, sort_keys=True, default=str, ensure_ascii=False)
+    # Half of a surrogate pair is no text that could be sent; it is shown as the escape that it came as.
+    text = text.encode(errors="backslashreplace").decode()
     return format_html('<pre class="json">{}</pre>', text)
 
 
