@@ -150,3 +150,12 @@ def test_it_believes_forwarded_addresses_of_its_own_proxies_alone(settings: Any,
     client.post("/admin/login/", {"username": "ann", "password": PASSWORD})
 
     assert [entry.detail["from"] for entry in AuditEntry.objects.order_by("pk")] == ["10.0.0.1", "10.9.9.9"]
+
+
+@pytest.mark.parametrize("target", ["https://elsewhere.example/", "//elsewhere.example", "", "javascript:alert(1)"])
+def test_it_leads_to_the_console_when_the_wanted_page_is_refused(ann: User, target: str) -> None:
+    data = {"username": "ann", "password": PASSWORD, "next": target}
+
+    response = Client().post("/admin/login/", data)
+
+    assert (response.status_code, response["Location"]) == (302, "/admin/")
