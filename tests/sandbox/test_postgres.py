@@ -56,6 +56,26 @@ def test_it_keeps_its_data_between_starts(folder: Path, source: str, monkeypatch
 
 
 @pytest.mark.feature("H7", "A16")
+def test_it_logs_no_values_of_statements_that_failed(folder: Path) -> None:
+    server = Postgres(data=folder / "data", port=free_port(), durable=False)
+    server.start()
+    insert = "INSERT INTO people VALUES ('ann@secret.example')"
+
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE people (email text CONSTRAINT people_email_uniq UNIQUE)")
+        connection.execute(insert)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(insert)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("INSERT INTO people VALUES (%s)", ["ann@secret.example"])
+    server.stop()
+
+    log = server.log.read_text()
+    assert log.count("people_email_uniq") == 2
+    assert "secret" not in log
+
+
+@pytest.mark.feature("H7", "A16")
 def test_it_lets_nobody_in_without_the_password(folder: Path) -> None:
     server = Postgres(data=folder / "data", port=free_port(), password="only-ours")
     server.start()
