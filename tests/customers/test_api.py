@@ -152,7 +152,9 @@ def test_it_lets_readers_read_only(api: Any, reader: Any) -> None:
 
 
 @pytest.mark.feature("A16")
-@pytest.mark.parametrize("path", [CUSTOMERS, "/customers", f"{CUSTOMERS}{uuid.uuid4()}", "/customers/not-an-id/"])
+@pytest.mark.parametrize(
+    "path", [CUSTOMERS, "/customers", f"{CUSTOMERS}0190a000-0000-7000-8000-000000000000", "/customers/not-an-id/"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_it_is_closed_to_strangers(client: Any, path: str, method: str) -> None:
     answer = client.generic(method, path, b'{"name": "X"}', content_type="application/json")
