@@ -22,7 +22,7 @@ FIRST_BYTE_SECONDS: Final = 0.1
 LINGER_SECONDS: Final = 1.0
 
 
-class ClientTooSlow(NoMoreData, TimeoutError):
+class ClientTooSlow(NoMoreData, TimeoutError):  # type: ignore[misc]
     """The client sent nothing for too long, or its request was not complete in time.
 
     ``NoMoreData`` is what the worker closes a connection for without a word in the log, ``TimeoutError`` what the
@@ -33,7 +33,7 @@ class ClientTooSlow(NoMoreData, TimeoutError):
         return "the client was too slow"
 
 
-class DeadlineUnreader(SocketUnreader):
+class DeadlineUnreader(SocketUnreader):  # type: ignore[misc]
     """Reads a socket, no longer than allowed at once and in all.
 
     Attributes:
@@ -67,7 +67,7 @@ class DeadlineUnreader(SocketUnreader):
         return data
 
 
-class DeadlineConnection(TConn):
+class DeadlineConnection(TConn):  # type: ignore[misc]
     """A client's connection; ``worker`` says how long its waits last."""
 
     def __init__(self, worker: DeadlineThreadWorker, client: socket.socket, address: Any, server: Any) -> None:
@@ -99,7 +99,7 @@ class DeadlineConnection(TConn):
             util.close_graceful(self.sock, timeout=LINGER_SECONDS)
 
 
-class DeadlineThreadWorker(ThreadWorker):
+class DeadlineThreadWorker(ThreadWorker):  # type: ignore[misc]
     """The worker class.
 
     Attributes:

@@ -32,13 +32,13 @@ def test_it_guards_every_list_of_the_console() -> None:
 
 
 @pytest.mark.parametrize("model", LISTS, ids=lambda model: model.__name__)
-@pytest.mark.parametrize("lookup", ["{}__regex=(", "{}__gt=1", "nothing__regex=(", "{}__regex=(&e=1"])
-def test_it_refuses_look_ups_that_no_filter_makes(boss: Client, model: type, lookup: str) -> None:
+def test_it_refuses_look_ups_that_no_filter_makes(boss: Client, model: type) -> None:
     field = model._meta.fields[-1].name  # type: ignore[attr-defined]
+    lookups = [f"{field}__regex=(", f"{field}__gt=1", "nothing__regex=(", f"{field}__regex=(&e=1"]
 
-    response = boss.get(f"{address(model)}?{lookup.format(field)}", headers={"Accept": "text/html"})
+    answers = [boss.get(f"{address(model)}?{lookup}", headers={"Accept": "text/html"}) for lookup in lookups]
 
-    assert response.status_code == 400
+    assert [answer.status_code for answer in answers] == [400] * len(lookups)
 
 
 @pytest.mark.parametrize(

@@ -156,3 +156,14 @@ def test_the_image_gets_every_app_and_nothing_that_a_checkout_gathers() -> None:
 
     assert copied == sent
     assert ours | {"zenskar", "manage.py"} <= copied
+
+
+def test_the_image_starts_the_web_process_with_the_settings_that_are_in_it() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+
+    command = next(line for line in lines if line.startswith("CMD "))
+
+    settings = re.search(r"gunicorn -c (\S+) zenskar\.wsgi --bind", command)
+    assert settings is not None
+    assert (ROOT / settings[1]).is_file()
+    assert "COPY zenskar zenskar" in lines
