@@ -58,8 +58,19 @@ class NewEvent:
             raise InvalidEvent(f"aggregate_id: 1 to {NAME_LENGTH} characters")
         for name in ("aggregate_id", "origin", "correlation_id", "causation_id", "traceparent"):
             value = getattr(self, name) or ""
-            if "\0" in value or len(value) > NAME_LENGTH:
-                raise InvalidEvent(f"{name}: at most {NAME_LENGTH} characters, without NUL")
+            if "\0" in value or len(value) > NAME_LENGTH or not _is_text(value):
+                raise InvalidEvent(f"{name}: at most {NAME_LENGTH} characters, without NUL and halves of characters")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8, which a lone surrogate cannot."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Event(NamedTuple):

@@ -39,9 +39,10 @@ class Connection:
                                   "queue.buffering.max.messages": 1000000})
 
     def set_listener(self, *_): pass
-    def connect(self, *_, **__): pass
-    def is_connected(self): return False
-    def disconnect(self, *_, **__): self.producer.flush()
+    connected = False
+    def connect(self, *_, **__): self.connected = True
+    def is_connected(self): return self.connected
+    def disconnect(self, *_, **__): self.producer.flush(); self.connected = False
 
     def send(self, body, destination, headers=None, **_):
         self.producer.produce("peer." + destination, body, key=headers.get("key"),

@@ -42,6 +42,8 @@ def servers() -> Iterator[None]:
             KAFKA_BOOTSTRAP_SERVERS=broker.stdout.readline().strip(),
             SECRET_KEY="benchmarks-only-" + "0" * 50,
             LOG_LEVEL="ERROR",
+            ALLOWED_HOSTS="*",
+            HTTPS="false",
             DJANGO_SETTINGS_MODULE="zenskar.settings",
         )
         try:

@@ -95,3 +95,26 @@ def test_it_takes_a_backslash_before_a_harmless_u0000() -> None:
 def test_it_refuses_names_that_are_not_plain(changes: dict[str, str]) -> None:
     with pytest.raises(InvalidEvent):
         new(**changes)
+
+
+@pytest.mark.django_db
+def test_it_writes_one_event_as_it_writes_many() -> None:
+    event = new("a", headers={"k": "v"}, origin="api", correlation_id="c", causation_id="r", traceparent="00-1-2-01")
+    publish(event)
+    publish_many([event, event])
+
+    rows = [list(row) for row in StoredEvent.objects.order_by("id").values_list()]
+
+    fields = [field.attname for field in StoredEvent._meta.concrete_fields]
+    same = [name not in ("id", "uid", "sequence", "created_at") for name in fields]
+    plain = [[value for value, keep in zip(row, same, strict=True) if keep] for row in rows]
+    assert plain[0] == plain[1] == plain[2]
+    assert [row[fields.index("sequence")] for row in rows] == [1, 2, 3]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["aggregate", "origin", "causation_id"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_it_refuses_half_a_character(name: str, count: int) -> None:
+    with pytest.raises(InvalidEvent):
+        publish_many([new(**{name: "\ud800"})] * count)
