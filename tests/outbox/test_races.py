@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -132,10 +133,18 @@ def test_its_floor_spares_what_is_done_and_stops_at_what_is_open() -> None:
     slow = Threads()
     sequencer = Sequencer()
     (first,) = publish_all("a")
-    for _ in range(3):
-        publish_all("a")
-        sequencer.sequence_once()
-    sequencer.sequence_once()
+
+    def sequence_until_the_floor_is_above(id_: int) -> None:
+        # Transactions of other databases of this server hold it back as well, for as long as they last.
+        for _ in range(600):
+            publish_all("fast")
+            sequencer.sequence_once()
+            sequencer.sequence_once()
+            if sequencer._floor > id_:
+                return
+            time.sleep(0.05)
+
+    sequence_until_the_floor_is_above(first)
     free = sequencer._floor
 
     def hold() -> None:
@@ -153,12 +162,9 @@ def test_its_floor_spares_what_is_done_and_stops_at_what_is_open() -> None:
     frozen = sequencer._floor
     go_on.set()
     slow.join()
-    for _ in range(3):
-        publish_all("fast")
-        sequencer.sequence_once()
-    sequencer.sequence_once()
+    sequence_until_the_floor_is_above(held)
 
-    assert free >= first + 3
+    assert free > first
     assert frozen < held
     assert sequencer._floor > held
     assert LogEntry.objects.count() == StoredEvent.objects.count()

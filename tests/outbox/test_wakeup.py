@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import redis
 from django.conf import LazySettings
 
 from outbox import wakeup
@@ -18,9 +19,14 @@ def channel() -> str:
 
 
 @pytest.fixture
-def waiter(channel: str) -> Iterator[Waiter]:
+def waiter(channel: str, settings: LazySettings) -> Iterator[Waiter]:
     made = Waiter([channel])
     made.wait(0)
+    # To subscribe only sends; a call on another connection could be served before it.
+    ends = time.monotonic() + 20
+    with redis.Redis.from_url(settings.REDIS_URL) as other:
+        while other.pubsub_numsub(wakeup.PREFIX + channel)[0][1] == 0 and time.monotonic() < ends:
+            time.sleep(0.005)
     yield made
     made.close()
 
