@@ -99,6 +99,7 @@ class Waiter:
 
     def __init__(self, channels: Iterable[str]) -> None:
         self._channels = [PREFIX + channel for channel in channels]
+        self._client: Any = None
         self._subscription: Any = None
         self._next_try = 0.0
         self._stopped = threading.Event()
@@ -108,14 +109,17 @@ class Waiter:
         deadline = time.monotonic() + timeout
         try:
             if self._subscription is None and time.monotonic() >= self._next_try:
-                client: Any = _client(settings.REDIS_URL)
-                subscription = client.pubsub(ignore_subscribe_messages=True)
+                # Kept as long as the subscription: a client that is collected closes its connections, this one too.
+                self._client = _client(settings.REDIS_URL)
+                subscription = self._client.pubsub(ignore_subscribe_messages=True)
                 subscription.subscribe(*self._channels)
+                # Each channel is confirmed; a call that is made before that reaches nobody.
+                for _ in self._channels:
+                    subscription.get_message(timeout=_SOCKET_SECONDS)
                 self._subscription = subscription
             while self._subscription is not None and not self._stopped.is_set():
                 left = deadline - time.monotonic()
-                # The library polls only when given no time; one reply at a time, until a call or the end. A short
-                # piece of time keeps ``stop`` quick.
+                # In short pieces, so that ``stop`` is heard soon.
                 if self._subscription.get_message(timeout=max(0.0, min(left, 0.2))) is not None:
                     self._drain()
                     return True
@@ -144,6 +148,9 @@ class Waiter:
         self._next_try = time.monotonic() + BACK_OFF_SECONDS
         if subscription is not None:
             subscription.close()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
 
 def _client(url: str) -> redis.Redis:
