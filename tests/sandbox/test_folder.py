@@ -103,3 +103,21 @@ def test_it_puts_the_database_where_its_user_can_reach_it(tmp_path: Path) -> Non
     assert (data.parent == folder.path) == (os.geteuid() != 0)
     if os.geteuid() == 0:
         data.parent.rmdir()
+
+
+@pytest.mark.feature("H7")
+def test_it_gives_a_shell_what_commands_need(tmp_path: Path) -> None:
+    folder = SandboxFolder(tmp_path / ".sandbox")
+    folder.open()
+
+    folder.write_shell({"SECRET_KEY": "it's $HOME `x`", "WEB": "http://127.0.0.1:8000"})
+    folder.close()
+    read = subprocess.run(
+        ["sh", "-c", f'. {folder.shell_file}; printf "%s|%s" "$SECRET_KEY" "$WEB"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert read.stdout == "it's $HOME `x`|http://127.0.0.1:8000"
+    assert _mode(folder.shell_file) == 0o600

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -46,6 +47,10 @@ class SandboxFolder:
     @property
     def endpoints_file(self) -> Path:
         return self.path / "endpoints.json"
+
+    @property
+    def shell_file(self) -> Path:
+        return self.path / "env"
 
     @property
     def stripe_state(self) -> Path:
@@ -102,6 +107,11 @@ class SandboxFolder:
 
     def write_endpoints(self, endpoints: Mapping[str, object]) -> None:
         _write_private(self.endpoints_file, json.dumps(endpoints, indent=2) + "\n")
+
+    def write_shell(self, variables: Mapping[str, str]) -> None:
+        """Write ``env``, which a shell reads (``. .sandbox/env``) to run commands with what our processes run with."""
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
+        _write_private(self.shell_file, "".join(lines))
 
     def secret(self, name: str, *, prefix: str = "") -> str:
         """A random secret of this checkout, the same at every start.

@@ -37,6 +37,7 @@ def print_addresses(endpoints: Endpoints, started: list[str], folder: SandboxFol
         "database": endpoints["database_url"],
         "Redis": endpoints["redis_url"],
         "all of this": str(folder.endpoints_file),
+        "commands": f". {folder.shell_file}; .venv/bin/python manage.py help",
         "logs": str(folder.log("*")),
     }
     notes = {

@@ -70,6 +70,7 @@ class Supervisor:
                 accounts = self._prepare(environment)
             endpoints = self._endpoints(web, accounts, environment)
             self.folder.write_endpoints(endpoints)
+            self.folder.write_shell(_for_a_shell(environment, addresses, endpoints))
             with screen.step("web, worker, beat, relay"):
                 self._start_apps(environment, port)
                 self._wait_until_ready(web)
@@ -180,6 +181,13 @@ class Supervisor:
     def _end_of_log(self, name: str) -> str:
         log = self.folder.log(name)
         return f"{processes.last_lines(log)}\n  … {log}"
+
+
+def _for_a_shell(environment: dict[str, str], addresses: dict[str, str], endpoints: Endpoints) -> dict[str, str]:
+    """What ``manage.py`` needs to reach all of this, and what calls of the API from a shell want."""
+    names = ("SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "HTTPS", "LOG_FORMAT", *addresses)
+    ours = {name: environment[name] for name in names}
+    return ours | {"WEB": endpoints["web"], "AUTHORIZATION": endpoints["authorization"]}
 
 
 def web_port() -> int:
