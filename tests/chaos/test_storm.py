@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.feature("H1", "D15"), pytest.mark.django_db(transactio
 
 BATCH = 10
 LANES = 40
+LONG = int(os.environ.get("CHAOS_SECONDS", "300"))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def test_it_loses_nothing_when_relays_die_and_writers_too(tmp_path: Path) -> Non
 
 @pytest.mark.kafka
 @pytest.mark.parametrize(
-    "seconds", [30, pytest.param(300, marks=[pytest.mark.chaos, pytest.mark.timeout(600)], id="long")]
+    "seconds", [30, pytest.param(LONG, marks=[pytest.mark.chaos, pytest.mark.timeout(600)], id="long")]
 )
 def test_it_loses_nothing_on_the_way_to_kafka(tmp_path: Path, settings: LazySettings, seconds: int) -> None:
     prefix = f"chaos{secrets.token_hex(4)}"
