@@ -40,6 +40,7 @@ class Cursors:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._next_settle = 0.0
         self._next_mark = 0.0
 
     @property
@@ -97,7 +98,7 @@ class Cursors:
             return
         name, leases = self._worker.name, self._worker.leases
         moves = [Move(held, held.cursor, held.processed, held.errors) for held in moved]
-        with settling(self._worker.lease_seconds):
+        with settling(self._worker.lease_seconds, lazy=not failed):
             kept = lanes_move(name, moves)
             mine = [failure for failure in failed if failure.event.lane in kept]
             dead = failures_record(name, self._worker.ladder, [Failed(failure, 1) for failure in mine])
@@ -124,10 +125,12 @@ class Cursors:
         self.settle(self._worker.leases.held.values())
 
     def settle_due(self) -> None:
-        """Write what was not written for a while, and the watermark."""
+        """Write what moved, ten times a second, and the watermark, once."""
         now = time.monotonic()
         held = self._worker.leases.held
-        self.settle([one for one in held.values() if now - one.settled_at >= SETTLE_SECONDS])
+        if now >= self._next_settle:
+            self._next_settle = now + SETTLE_SECONDS
+            self.settle_all()
         if held and now >= self._next_mark:
             self._next_mark = now + QUIET_SECONDS
             self.mark()

@@ -29,10 +29,13 @@ IDLE_MILLISECONDS: Final = 10_000
 _NO_PARTITION: Final = "23514"
 
 # First statement of a run. Tries the lock; a sequencer that is suspended with the lock in its hands is cut off by the
-# server. ``drawn`` must be read before this transaction has an id of its own, which the second statement gives it.
+# server. Its commit does not wait for the disk: whatever builds on a position (a cursor, an effect) is later in the
+# write-ahead log, so a crash that loses the position loses those as well, and the event is sequenced anew.
+# ``drawn`` must be read before this transaction has an id of its own, which the second statement gives it.
 ENTER_SQL: Final = """
 SELECT pg_try_advisory_xact_lock(%(key)s),
-       set_config('idle_in_transaction_session_timeout', %(idle)s, true),
+       set_config('idle_in_transaction_session_timeout', %(idle)s, true)
+         || set_config('synchronous_commit', 'off', true),
        (SELECT last_value FROM outbox_event_id_seq) AS drawn,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin
 """

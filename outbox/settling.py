@@ -14,6 +14,8 @@ from outbox.leases import HeldLane
 # A worker that is suspended inside this transaction holds the rows of its lanes, which nobody else can claim then:
 # the server cuts it off.
 GUARD_SQL: Final = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+# Cursors alone need not wait for the disk: a crash of the server that loses the last moments delivers them again.
+LAZY_GUARD_SQL: Final = GUARD_SQL + ", set_config('synchronous_commit', 'off', true)"
 
 # The fence. Zero rows for a lane mean that somebody else has claimed it: nothing of it is recorded.
 MOVE_SQL: Final = """
@@ -66,11 +68,16 @@ class Count:
 
 
 @contextmanager
-def settling(seconds: float) -> Iterator[None]:
-    """A transaction in which the session may not idle longer than ``seconds``."""
+def settling(seconds: float, *, lazy: bool = False) -> Iterator[None]:
+    """A transaction in which the session may not idle longer than ``seconds``.
+
+    Args:
+        seconds: as said.
+        lazy: whether its loss in a crash of the database server would do no harm.
+    """
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute(GUARD_SQL, [str(int(seconds * 1000))])
+            cursor.execute(LAZY_GUARD_SQL if lazy else GUARD_SQL, [str(int(seconds * 1000))])
         yield
 
 
