@@ -68,11 +68,12 @@ from zenskar.sandbox import processes
 class Enough(Exception): pass
 def interrupt(number, frame): processes.interrupt(Enough())
 signal.signal(signal.SIGALRM, interrupt)
+started = []  # kept: what is raised while one is finalised would be lost
 for microseconds in range(0, 6000, 200):
     signal.setitimer(signal.ITIMER_REAL, 0.0005 + microseconds / 1e6)
     try:
         while True:
-            processes.start(["/bin/sleep", "{name}"], log=pathlib.Path({str(tmp_path / "log")!r}))
+            started.append(processes.start(["/bin/sleep", "{name}"], log=pathlib.Path({str(tmp_path / "log")!r})))
     except Enough:
         pass
 """

@@ -24,6 +24,9 @@ def running(sandbox: StripeSandbox, settings: Settings, live_server: LiveServer)
     yield sandbox
     assert relay.stop()
     sandbox.webhooks.url = None
+    # What is on its way now would arrive in the database of the next test.
+    sandbox.reset()
+    until(lambda: sandbox.webhooks.posting() == 0)
 
 
 def until(true: Callable[[], object], *, seconds: float = 20) -> None:

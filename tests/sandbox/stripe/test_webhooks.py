@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -186,12 +186,14 @@ class Receiver:
         self.statuses = list(statuses)
         self.got: list[SignedWebhook] = []
         self.arrived = threading.Semaphore(0)
+        self.on_post: Callable[[], None] = lambda: None
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.got.append(SignedWebhook(dict(self.headers.items()), body))
+                receiver.on_post()
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -243,6 +245,20 @@ def test_it_posts_to_endpoints_made_through_the_api(receiver: Receiver) -> None:
 
     assert arrived
     assert verified(receiver.got[0], endpoint["secret"]) == "customer.deleted"
+
+
+def test_it_posts_nothing_more_of_a_batch_after_a_reset() -> None:
+    receiver = Receiver([])
+    sandbox = StripeSandbox(webhook_url=receiver.url, webhook_secret=SECRET)
+    create(sandbox, "Jenny")
+    create(sandbox, "Jane")
+    receiver.on_post = sandbox.reset
+
+    sandbox.webhooks.deliver_due()
+    receiver.stop()
+
+    assert len(receiver.got) == 1
+    assert sandbox.webhooks.posting() == 0
 
 
 def test_it_gives_up_after_the_last_retry() -> None:

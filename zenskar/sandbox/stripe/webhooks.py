@@ -133,6 +133,11 @@ class Webhooks:
         """Deliveries that have not left, due or not."""
         return len(self._store.deliveries)
 
+    def posting(self) -> int:
+        """Deliveries of a batch that are being posted and not settled yet."""
+        with self._store.lock:
+            return len(self._posting)
+
     def pending(self) -> list[SignedWebhook]:
         """Take all deliveries that are due, signed now, as if each had been posted and answered with 2xx."""
         with self._store.transaction():
@@ -161,14 +166,17 @@ class Webhooks:
     def deliver_due(self) -> int:
         """Post what is due, in batches; a failure is tried again later. Returns how many were posted.
 
-        A delivery is forgotten after its answer, not before: a sandbox killed in between sends it again.
+        A delivery is forgotten after its answer, not before: a sandbox killed in between sends it again. What a reset
+        took away meanwhile is not posted.
         """
         with self._store.lock:
             due = list(islice(self._due(http=True), BATCH))
             self._posting.update(delivery["id"] for delivery in due)
             batch = [(delivery, self._signed(delivery), self._url_of(delivery)) for delivery in due]
         for delivery, signed, url in batch:
-            delivered = url is not None and post(url, signed.headers, signed.body)
+            with self._store.lock:
+                kept = delivery["id"] in self._store.deliveries
+            delivered = kept and url is not None and post(url, signed.headers, signed.body)
             with self._store.transaction():
                 self._posting.discard(delivery["id"])
                 self._settle(delivery, delivered=delivered)
