@@ -2,7 +2,7 @@
 
 gunicorn's own one reads headers and body from a blocking socket: clients that begin a request and fall silent, as many
 as there are threads, would stop the service for ever. Buffering requests is the work of the proxy in front; this
-bounds what happens without one.
+bounds what happens without one. It also answers in HTML what it refuses itself; here that is problem+json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from gunicorn import util
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from zenskar.refusals import refusal
 
 FIRST_BYTE_SECONDS: Final = 0.1
 """How long a thread waits for the first byte of a new connection; then the poller does, which costs no thread."""
@@ -132,3 +134,10 @@ class DeadlineThreadWorker(ThreadWorker):  # type: ignore[misc]
         except TimeoutError:
             self.log.info("The client did not take its answer in time.")
             return False
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer a request that could not be read, or that the application had no answer to."""
+        try:
+            util.write(client, refusal(exc))
+        except OSError:
+            self.log.debug("The client did not wait for its refusal.")

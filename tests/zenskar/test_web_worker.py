@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -172,3 +173,38 @@ def test_it_believes_nobody_that_a_request_came_over_tls(port: int, header: str)
 
     assert answer.startswith(b"HTTP/1.1 301 ")
     assert b"Location: https://localhost/admin/login/" in answer
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "address_too_long"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /livez HTTP/1.1\r\n" + b"X: x\r\n" * 30_000 + b"\r\n", 431, "headers_too_large"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n", 400, "malformed_http"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX\xff: a\r\n\r\n", 400, "malformed_http"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX : a\r\n\r\n", 400, "malformed_http"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n", 400, "malformed_http"),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400, "malformed_http"),
+        (b"GET /livez HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "malformed_http"),
+        (b"POST /livez HTTP/1.1\r\nTransfer-Encoding: tea, chunked\r\n\r\n", 501, "unknown_transfer_coding"),
+        (b"POST /livez HTTP/1.1\r\nHost: localhost\r\nExpect: tea\r\n\r\n", 417, "expectation_failed"),
+        (b"nonsense\r\n\r\n", 400, "malformed_http"),
+        (b"G<T /livez HTTP/1.1\r\n\r\n", 400, "malformed_http"),
+        (b"GET /livez HTTP/9.1\r\n\r\n", 400, "malformed_http"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "malformed_http"),
+    ],
+)
+def test_it_refuses_what_is_no_http_as_it_refuses_all_else(
+    port: int, request_bytes: bytes, status: int, code: str
+) -> None:
+    with connect(port) as client:
+        client.sendall(request_bytes)
+        head, _, body = everything(client).partition(b"\r\n\r\n")
+
+    document = json.loads(body)
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"Content-Type: application/problem+json\r\n" in head
+    assert f"X-Correlation-ID: {document['correlation_id']}".encode() in head
+    assert document.keys() == {"type", "title", "status", "detail", "code", "errors", "correlation_id"}
+    assert (document["status"], document["code"]) == (status, code)
