@@ -53,4 +53,4 @@ clean: ## Forget what make run kept: its data, its admin and its API key
 	@$(PYTHON) zenskar/sandbox/bootstrap.py clean
 
 distclean: clean ## And the virtual environment, Apache Kafka and all caches
-	@rm -rf .venv .kafka .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
+	@rm -rf .venv .kafka .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles

@@ -27,6 +27,20 @@ def test_it_stops_a_process_with_all_of_its_children(tmp_path: Path) -> None:
 
 
 @pytest.mark.feature("H7")
+def test_it_lets_a_process_wait_for_its_children(tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    child = f"(read line <{tmp_path}/go; echo done >{finished})"
+    subprocess.run(["mkfifo", tmp_path / "go"], check=True)
+    script = f"trap 'echo >{tmp_path}/go; wait; exit 7' TERM; {child} & echo ready; wait"
+    process = processes.start(["/bin/sh", "-c", script], log=tmp_path / "log")
+    assert eventually(lambda: len(descendants(process.pid)) == 1 and (tmp_path / "log").read_text() == "ready\n")
+
+    status = processes.stop(process)
+
+    assert (status, finished.read_text()) == (7, "done\n")
+
+
+@pytest.mark.feature("H7")
 def test_it_stops_several_within_one_grace(tmp_path: Path) -> None:
     running = [processes.start(FAMILY, log=tmp_path / "log") for _ in range(3)]
     assert eventually(lambda: all(len(descendants(process.pid)) == 2 for process in running))

@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 import psycopg
 
@@ -167,6 +168,16 @@ class Postgres:
             stop_signal=signal.SIGINT if self.durable else signal.SIGQUIT,
         )
         self._wait_until_ready()
+
+    def write_out_soon(self) -> None:
+        """Have what is in memory written to disk from now on, so that there is little left to write at the end."""
+
+        def checkpoint() -> None:
+            # It may be shut down before the answer comes.
+            with suppress(psycopg.Error), psycopg.connect(self._maintenance_url, autocommit=True) as connection:
+                connection.execute("CHECKPOINT")
+
+        Thread(target=checkpoint, daemon=True).start()
 
     def stop(self, *, mode: str = "fast") -> None:
         """Shut the server down: ``fast`` ends sessions cleanly, ``immediate`` crashes it."""

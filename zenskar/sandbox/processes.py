@@ -69,9 +69,12 @@ def start(
 
 
 def stop(process: subprocess.Popen[bytes], *, with_signal: int = signal.SIGTERM, grace: float = 10.0) -> int:
-    """End a process and all of its group; SIGKILL after ``grace`` seconds. Returns its exit status."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, with_signal)
+    """End a process, and then all of its group; SIGKILL after ``grace`` seconds. Returns its exit status.
+
+    The signal goes to the process alone: it knows how to end its own children, whose work it waits for.
+    """
+    if with_signal:
+        process.send_signal(with_signal)
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:
@@ -88,8 +91,7 @@ def stop(process: subprocess.Popen[bytes], *, with_signal: int = signal.SIGTERM,
 def stop_together(running: Sequence[subprocess.Popen[bytes]], *, grace: float = 10.0) -> None:
     """SIGTERM to all of them at once, then wait for each; none has more than ``grace`` seconds."""
     for process in running:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + grace
     for process in running:
         stop(process, with_signal=0, grace=max(0.0, deadline - time.monotonic()))

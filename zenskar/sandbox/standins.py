@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from zenskar.sandbox import processes
 from zenskar.sandbox.folder import SandboxFolder
@@ -52,12 +55,21 @@ class StandIns:
             environment["STRIPE_API_BASE"] = self._stripe_url()
         return environment
 
+    def stop_soon(self) -> None:
+        """Begin with what can be done while others still use the servers."""
+        for server in self._servers:
+            if isinstance(server, Postgres):
+                server.write_out_soon()
+
     def stop(self) -> None:
-        stripe = self.running.get("stripe")
-        if stripe is not None:
-            processes.stop(stripe)
-        for server in reversed(self._servers):
-            server.stop()
+        """Stop all of them, beside one another."""
+        stops: list[Callable[[], object]] = [server.stop for server in self._servers]
+        if (stripe := self.running.get("stripe")) is not None:
+            stops.append(partial(processes.stop, stripe))
+        if stops:
+            with ThreadPoolExecutor(len(stops)) as threads:
+                for ending in [threads.submit(stop) for stop in stops]:
+                    ending.result()
 
     def _postgres(self) -> str:
         log = self.folder.log("postgres")

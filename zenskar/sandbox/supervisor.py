@@ -79,6 +79,7 @@ class Supervisor:
                 self._watch(standins)
         finally:
             with _undisturbed():
+                standins.stop_soon()
                 processes.stop_together(list(self.apps.values()), grace=6)
                 standins.stop()
                 self.folder.close()
