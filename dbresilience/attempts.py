@@ -75,7 +75,7 @@ class OutermostRun:
         self._atomic = transaction.Atomic(options.using, savepoint=True, durable=False)
         self._transaction_id: int | None = None
         self._session: Any = None
-        self._timeline = 0
+        self._history = ""
         self._turn = ExitStack() if in_turn else None
         self.committed = False
 
@@ -169,7 +169,7 @@ class OutermostRun:
         if session.pgconn.transaction_status != TransactionStatus.IDLE:
             # Autocommit is off for good on this connection: something began before us.
             return
-        self._timeline = getattr(session, "timeline", 0)
+        self._history = getattr(session, "history", "")
         if options.is_usual and session.isolation_level is None:
             self._transaction_id = begin(session, _USUAL)
             return
@@ -193,7 +193,7 @@ class OutermostRun:
             CommitUnknown: nobody can say.
             django.db.Error: it did not commit for the reason that the error gives.
         """
-        found = commit_outcome(self._transaction_id, self._timeline, using=self._options.using)
+        found = commit_outcome(self._transaction_id, self._history, using=self._options.using)
         log.warning("commit_answer_lost", outcome=found.value, transaction_id=self._transaction_id)
         commit_resolved(found.value)
         if found is Outcome.UNKNOWN:

@@ -11,6 +11,7 @@ from django.db import Error, connections
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus
 
+from dbresilience.history import HISTORY_SQL
 from dbresilience.sqlstate import is_connection_loss, sqlstate_of
 
 _ASK_FOR: Final = 10.0
@@ -18,7 +19,6 @@ _ASK_EVERY: Final = 0.1
 
 # Serves commit_outcome. NULL for a transaction too old to be known; an error for one of another history.
 STATUS_SQL: Final = "SELECT pg_xact_status(%s::text::xid8)"
-TIMELINE_SQL: Final = "SELECT timeline_id FROM pg_control_checkpoint()"
 
 
 class Outcome(enum.Enum):
@@ -58,13 +58,13 @@ def is_answer_lost(exc: BaseException) -> bool:
     return state in {"40003", "57014"} or is_connection_loss(exc)
 
 
-def commit_outcome(transaction_id: int | None, timeline: int, *, using: str) -> Outcome:
+def commit_outcome(transaction_id: int | None, history: str, *, using: str) -> Outcome:
     """Ask the server what became of a transaction, on a new connection, for ten seconds at most.
 
     Args:
         transaction_id: as ``pg_current_xact_id()`` gave it; None is unknown.
-        timeline: of the server that gave it; 0 when not known. After a fail-over the same number may be another
-            transaction's, so a server on another timeline is not believed.
+        history: of the server that gave it; empty when not known. After a fail-over the same number may be another
+            transaction's, so a server with another history is not believed.
         using: alias of the database.
     """
     until = time.monotonic() + _ASK_FOR
@@ -72,9 +72,9 @@ def commit_outcome(transaction_id: int | None, timeline: int, *, using: str) -> 
     while transaction_id is not None and time.monotonic() < until:
         try:
             with wrapper.cursor() as cursor:
-                if timeline:
-                    cursor.execute(TIMELINE_SQL)
-                    if cursor.fetchone() != (timeline,):
+                if history:
+                    cursor.execute(HISTORY_SQL)
+                    if cursor.fetchone() != (history,):
                         return Outcome.UNKNOWN
                 cursor.execute(STATUS_SQL, [str(transaction_id)])
                 (status,) = cursor.fetchone()

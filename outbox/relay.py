@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
 import structlog
 from django.db import Error, connection
@@ -28,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 UPKEEP_SECONDS: Final = 60.0
 RESTING_SECONDS: Final = 0.02
+
+# A pool gives out another of its sessions at each pass; what was set in one stays.
+_without_jit: Final[WeakSet[Any]] = WeakSet()
 
 
 class SubscriberRelay:
@@ -47,7 +51,8 @@ class SubscriberRelay:
         self._sequencer = Sequencer()
         self._head = 0
         self._next_upkeep = 0.0
-        self._session: object = None
+        self._session: Any = None
+        self._history = ""
 
     def step(self) -> int:
         """One pass: sequence, serve what is due, deliver one chunk; how much was done.
@@ -59,9 +64,7 @@ class SubscriberRelay:
             return self._step()
         except BaseException:
             # What is in memory may be ahead of what was written. The lanes are ours still, and are claimed anew.
-            self._leases.forget()
-            self._sequencer.forget()
-            self._batches.forget()
+            self._forget()
             raise
 
     def leave(self) -> None:
@@ -102,17 +105,34 @@ class SubscriberRelay:
         self._cursors.settle_due()
         return done
 
+    def _forget(self) -> None:
+        self._leases.forget()
+        self._sequencer.forget()
+        self._batches.forget()
+        self._head = 0
+
     def _upkeep(self) -> None:
-        if connection.connection is None or connection.connection is not self._session:
-            # Plans of wide reads look costly enough to be compiled, which takes longer than to run them.
-            with connection.cursor() as cursor:
-                cursor.execute("SET jit = off")
-            self._session = connection.connection
+        connection.ensure_connection()
+        if connection.connection is not self._session:
+            self._begin_session()
         now = time.monotonic()
         if now >= self._next_upkeep:
             self._next_upkeep = now + UPKEEP_SECONDS
             subscription_ensure(self._worker.subscriber)
             partitions_make(connection)
+
+    def _begin_session(self) -> None:
+        session = self._session = connection.connection
+        # A pool replaces dead sessions without a word: nobody else tells of a database that took another's place.
+        history = getattr(session, "history", "")
+        if history != self._history:
+            self._forget()
+            self._history = history
+        if session not in _without_jit:
+            # Plans of wide reads look costly enough to be compiled, which takes longer than to run them.
+            with connection.cursor() as cursor:
+                cursor.execute("SET jit = off")
+            _without_jit.add(session)
 
 
 def relay_once(subscriber: Subscriber | None = None, *, seconds: float = 20.0) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error, close_old_connections, connection
 from django.utils.module_loading import import_string
 
 from outbox.conf import outbox_settings
@@ -91,6 +91,8 @@ class _Loop(threading.Thread):
                 connection.close()
                 self._stop_asked.wait(min(longest, first * 2 ** min(failures, 10)))
                 continue
+            # As at the end of a request: a pass borrows its connection, and no loan is as old as the process.
+            close_old_connections()
             now = time.monotonic()
             if count:
                 worked_at = now

@@ -39,6 +39,7 @@ FOREIGN = (
     "OUTBOX_",
     "DEBUG",
     "CELERY_",
+    "WEB_CONCURRENCY",
     "LOG_",
 )
 """What a developer's own environment may hold, and no test may see."""

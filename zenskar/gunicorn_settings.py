@@ -10,8 +10,8 @@ import os
 
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 worker_class = "zenskar.web_worker.DeadlineThreadWorker"
-# A thread is held while its client sends, so there are more of them than could be busy. Each that ever did work keeps a
-# database connection: two processes stay within PostgreSQL's 100.
+# A thread is held while its client sends, so there are more of them than could be busy. Each
+# borrows a database connection for as long as its request takes, of the pool of its process.
 threads = 32
 # Seconds. A connection without a request is closed after that long; it holds no thread.
 keepalive = 10

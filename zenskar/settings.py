@@ -102,16 +102,15 @@ DATABASES = {
     "default": env.db_url_config(_without_driver(env.str("DATABASE_URL", default="postgresql://localhost/zenskar")))
 }
 
-# One connection per thread, kept and checked; every wait has an end.
-DATABASES["default"] |= {
-    "CONN_MAX_AGE": env.int("DB_POOL_RECYCLE", default=3600),
-    "CONN_HEALTH_CHECKS": True,
-}
-DATABASES["default"].setdefault("OPTIONS", {}).update(
-    connect_timeout=env.int("DB_CONNECT_TIMEOUT", default=10),
-    keepalives_idle=30,
-    keepalives_interval=10,
-    keepalives_count=3,
+# One pool per process, sized and timed by the DB_ settings of dbresilience.conf; a request, task or pass of a loop
+# borrows a connection and gives it back. OPTIONS["pool"] stays unset: Celery would close the pool around every task.
+DATABASES["default"] |= {"ENGINE": "dbresilience.postgresql", "CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False}
+
+# The processes of one machine, each with a pool of its own: those of gunicorn and of the worker, the relay, the beat
+# and one command beside them. A system check holds their sum against max_connections.
+CELERY_WORKER_CONCURRENCY = env.int("CELERY_WORKER_CONCURRENCY", default=2)
+DB_PROCESSES = env.int(
+    "DB_PROCESSES", default=env.int("WEB_CONCURRENCY", default=2) + max(CELERY_WORKER_CONCURRENCY, 1) + 3
 )
 
 USE_TZ = True

@@ -22,6 +22,7 @@ from psycopg import IsolationLevel
 
 from dbresilience.conf import PoolSettings, pool_settings
 from dbresilience.errors import ConnectionLost
+from dbresilience.history import HISTORY_SQL
 from dbresilience.observations.processes import register_pools
 from dbresilience.postgresql import forking
 from dbresilience.postgresql.connection import Connection
@@ -39,9 +40,6 @@ _CURSORS: Final[dict[Any, Any]] = {
     django_base.Cursor: Cursor,
     django_base.ServerBindingCursor: ServerBindingCursor,
 }
-
-# Which history of the cluster a connection writes to; it changes when a standby takes over.
-TIMELINE_SQL: Final = b"SELECT timeline_id FROM pg_control_checkpoint()"
 
 
 class DatabaseWrapper(django_base.DatabaseWrapper):
@@ -216,8 +214,8 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def _configure_pooled(self, connection: Connection) -> None:
         _prepare(connection)
         self._configure_connection(connection)  # type: ignore[attr-defined]
-        (result,) = connection.exchange(TIMELINE_SQL)
-        connection.timeline = int(result.get_value(0, 0) or 0)
+        (result,) = connection.exchange(HISTORY_SQL.encode())
+        connection.history = (result.get_value(0, 0) or b"").decode()
 
     def _count(self, name: str) -> None:
         pool = self._connection_pools.get(self.alias)

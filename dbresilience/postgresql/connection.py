@@ -39,7 +39,7 @@ class Connection(psycopg.Connection[Any]):
         borrowing: who holds it; None in the pool.
         last_statement: the statement last begun, without its parameters.
         recording_factory: makes cursors in place of ``cursor_factory`` that leave word of what they run.
-        timeline: the server's timeline when the connection was made; 0 when it was not asked.
+        history: which the session writes to, as of when it was made; empty when it was not asked.
     """
 
     patience: float | None = None
@@ -47,7 +47,7 @@ class Connection(psycopg.Connection[Any]):
     returned_at: float = -inf
     borrowing: Borrowing | None = None
     last_statement: Any = ""
-    timeline: int = 0
+    history: str = ""
     _poll: select.poll | None = None
     recording_factory: type[psycopg.Cursor[Any]] | None = None
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.feature("B1", "B2", "B11"), pytest.mark.usefixtures("u
 
 @pytest.fixture
 def known() -> Iterator[dict[str, Any]]:
-    """The settings of the default alias, on our backend, as they will be by default: without OPTIONS["pool"]."""
+    """The settings of the default alias, on our backend, as they are by default: without OPTIONS["pool"]."""
     with pooled_alias() as wrapper:
         wrapper.settings_dict["OPTIONS"].pop("pool")
         yield wrapper.settings_dict
@@ -101,12 +101,12 @@ def test_it_is_content_with_what_is_safe_behind_pgbouncer(known: dict[str, Any],
 
 
 def test_it_adds_up_the_pools_of_all_processes(known: dict[str, Any], settings: Any) -> None:
-    settings.DB_PROCESSES = 4
+    settings.DB_PROCESSES = 8
 
     messages = pool_sum_check(databases=["default"])
 
     assert ids(messages) == ["dbresilience.W001"]
-    assert "4 processes with 50 connections each make 200" in messages[0].msg
+    assert "8 processes with 50 connections each make 400" in messages[0].msg
 
 
 def test_it_finds_a_pooler_that_nobody_spoke_of() -> None:

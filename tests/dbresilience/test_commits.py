@@ -103,10 +103,10 @@ def test_it_says_that_it_does_not_know(proxy: Proxy, monkeypatch: pytest.MonkeyP
     assert len(runs) == 1
 
 
-def test_it_does_not_believe_a_server_on_another_timeline(proxy: Proxy) -> None:
+def test_it_does_not_believe_a_server_with_another_history(proxy: Proxy) -> None:
     proxy.lose_commits = 1
     connection.ensure_connection()
-    connection.connection.timeline = 99
+    connection.connection.history = "7000000000000000000/00000002/16384"
 
     with pytest.raises(CommitUnknown):
         run_in_transaction(lambda: enter(1))

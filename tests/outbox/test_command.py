@@ -13,6 +13,8 @@ from django.core import checks
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from dbresilience.postgresql.borrowing import Borrowing
+from dbresilience.postgresql.stats import open_pools
 from outbox import relaying
 from outbox.checks import check_lanes, check_subscribers
 from outbox.models import Lane, RelayProcess
@@ -61,6 +63,24 @@ def test_it_gives_its_lanes_back_when_it_stops(collector: Collector, relay: Rela
     assert held == 64
     assert not Lane.objects.exclude(owner="").exists()
     assert not RelayProcess.objects.exists()
+
+
+@pytest.mark.feature("B2")
+def test_its_threads_give_their_connections_back_after_each_pass(collector: Collector, relay: Relay) -> None:
+    (event,) = publish_all("a")
+    wait_for(event, "collector", 20)
+    begun, ends = time.monotonic(), time.monotonic() + 20
+    connection.close()
+
+    # All of them at once, at some moment after a pass of each.
+    while any(loan.since < begun for loan in _loans()) and time.monotonic() < ends:
+        time.sleep(0.005)
+
+    assert not any(loan.since < begun for loan in _loans())
+
+
+def _loans() -> list[Borrowing]:
+    return [loan for pool in open_pools() for loan in pool.borrowings()]
 
 
 def test_a_thread_survives_a_lost_connection(

@@ -284,3 +284,24 @@ def test_it_says_when_an_event_went_through(collector: Collector) -> None:
     assert before is EventStatus.PENDING
     assert wait_for(first, "collector", 1) is EventStatus.PROCESSED
     assert events_statuses([first])[first][0].processed_at is not None
+
+
+@pytest.mark.feature("B1")
+def test_it_forgets_what_it_knew_of_a_database_whose_place_another_took(collector: Collector) -> None:
+    relay = SubscriberRelay(collector)
+    publish_all("a")
+    while relay.step():
+        pass
+    assert connection.connection is not None
+    connection.connection.close()
+    connection.close()
+    # What a server restored from an older backup is: another history, in which numbers come again.
+    connection.ensure_connection()
+    assert connection.connection is not None
+    connection.connection.history = "another"
+    (second,) = publish_all("b")
+    relay._sequencer._floor = second
+
+    relay.step()
+
+    assert [event.aggregate_id for event in collector.got] == ["a", "b"]

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from django.core.management import get_commands
 
+from dbresilience.conf import pool_settings
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("web", "worker", "beat", "relay", "migrate", "stripe")
 THEIRS = ("postgres", "redis", "kafka")
@@ -167,3 +169,12 @@ def test_the_image_starts_the_web_process_with_the_settings_that_are_in_it() -> 
     assert settings is not None
     assert (ROOT / settings[1]).is_file()
     assert "COPY zenskar zenskar" in lines
+
+
+@pytest.mark.feature("B11")
+def test_its_server_admits_the_pools_of_all_its_processes(services: dict[str, Any]) -> None:
+    config = pool_settings()
+    (admitted,) = re.findall(r"max_connections=(\d+)", services["postgres"]["command"])
+    reserved = 3
+
+    assert config.processes * (config.size + config.max_overflow) <= int(admitted) - reserved

@@ -139,7 +139,7 @@ class Supervisor:
         commands = {
             "web": [*gunicorn, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "4"],
             "relay": [python, "manage.py", "relay"],
-            "worker": [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO"],
+            "worker": [*celery, "worker", "--loglevel", "INFO"],
             "beat": [*celery, "beat", "--loglevel", "INFO", "--pidfile="],
         }
         for name, command in commands.items():
