@@ -17,5 +17,6 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "outbox": _every(1, "outbox.tasks.drain"),
     "webhooks": _every(1, "customers.tasks.webhooks_process"),
     "sync": _every(1, "customers.tasks.sync_due"),
+    "operations": _every(1, "operations.tasks.operations_run"),
     "database_sample": _every(60, "dbresilience.tasks.sample"),
 }

@@ -220,6 +220,7 @@ if KAFKA_BOOTSTRAP_SERVERS:
 OUTBOX_RELAY_COMPANIONS: list[str] = [
     "customers.sync.webhooks.webhooks_process_once",
     "customers.sync.runner.sync_due_once",
+    "operations.long_actions.runner.operations_run_once",
 ]
 INTEGRATIONS: dict[str, str] = {"stripe": "customers.stripe.integration.StripeIntegration"}
 

@@ -5,5 +5,6 @@ from __future__ import annotations
 from operations.models.api_key import ApiKey
 from operations.models.audit import AuditEntry
 from operations.models.login_attempts import LoginAttempts
+from operations.models.operation import ItemState, Operation, OperationItem, OperationState
 
-__all__ = ["ApiKey", "AuditEntry", "LoginAttempts"]
+__all__ = ["ApiKey", "AuditEntry", "ItemState", "LoginAttempts", "Operation", "OperationItem", "OperationState"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import getpass
 import json
 from typing import Any
 
@@ -14,6 +13,7 @@ from operations.durations import duration
 from operations.keys import DEFAULT_LIFETIME, ApiKeyRefused, IssuedKey, apikey_create, apikey_revoke, apikey_rotate
 from operations.models import ApiKey
 from operations.scopes import Scope
+from operations.shell import shell_actor
 
 
 class Command(BaseCommand):
@@ -58,15 +58,15 @@ class Command(BaseCommand):
             scopes=Scope.values if options["all_scopes"] else options["scope"],
             expires_at=expires_at,
             rate_limit=options["rate_limit"],
-            actor=_actor(),
+            actor=shell_actor(),
         )
         self._show(issued, options)
 
     def _rotate(self, options: dict[str, Any]) -> None:
-        self._show(apikey_rotate(prefix=options["prefix"], grace=options["grace"], actor=_actor()), options)
+        self._show(apikey_rotate(prefix=options["prefix"], grace=options["grace"], actor=shell_actor()), options)
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        key = apikey_revoke(prefix=options["prefix"], actor=_actor())
+        key = apikey_revoke(prefix=options["prefix"], actor=shell_actor())
         self.stdout.write(json.dumps(_document(key)) if options["json"] else f"Revoked {key}.")
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -87,14 +87,6 @@ class Command(BaseCommand):
             until = issued.key.expires_at
             ends = "never expires" if until is None else f"expires {until:%Y-%m-%d %H:%M} UTC"
             self.stdout.write(f"{issued.token}\n{issued.key}, {ends}. The key is shown this once.")
-
-
-def _actor() -> str:
-    try:
-        return f"shell:{getpass.getuser()}"
-    except (KeyError, OSError):
-        # A container may run under a number that has no name.
-        return "shell"
 
 
 def _document(key: ApiKey) -> dict[str, Any]:

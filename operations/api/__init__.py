@@ -1,0 +1,1 @@
+"""The operators' API, beside that of the database."""
