@@ -18,5 +18,6 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "webhooks": _every(1, "customers.tasks.webhooks_process"),
     "sync": _every(1, "customers.tasks.sync_due"),
     "operations": _every(1, "operations.tasks.operations_run"),
+    "projections": _every(1, "projections.tasks.run"),
     "database_sample": _every(60, "dbresilience.tasks.sample"),
 }

@@ -221,6 +221,11 @@ OUTBOX_RELAY_COMPANIONS: list[str] = [
     "customers.sync.webhooks.webhooks_process_once",
     "customers.sync.runner.sync_due_once",
     "operations.long_actions.runner.operations_run_once",
+    "projections.runner.projections_run_once",
+]
+PROJECTIONS: list[str] = [
+    "customers.readmodels.directory.CustomerDirectory",
+    "customers.readmodels.activity.CustomerActivity",
 ]
 INTEGRATIONS: dict[str, str] = {"stripe": "customers.stripe.integration.StripeIntegration"}
 

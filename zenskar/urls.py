@@ -21,6 +21,7 @@ probes: list[URLPattern | URLResolver] = [
 
 # Each app's addresses; those under admin/ that answer JSON stand before the console's.
 apps: list[URLPattern | URLResolver] = [
+    path("", include("customers.readmodels.urls")),
     path("", include("customers.urls")),
     path("", include("customers.stripe.urls")),
     path("", include("operations.database.urls")),

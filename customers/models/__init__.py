@@ -3,8 +3,22 @@ from __future__ import annotations
 from customers.models.conflicts import Conflict
 from customers.models.customer import Customer
 from customers.models.imports import ImportRun
+from customers.models.readmodels import ActivityDay, ActivityShape, DirectoryEntry, DirectoryShape
 from customers.models.sync import Priority, SyncAccount, SyncState
 from customers.models.sync_requests import SyncRequest
 from customers.models.webhooks import Webhook
 
-__all__ = ["Conflict", "Customer", "ImportRun", "Priority", "SyncAccount", "SyncRequest", "SyncState", "Webhook"]
+__all__ = [
+    "ActivityDay",
+    "ActivityShape",
+    "Conflict",
+    "Customer",
+    "DirectoryEntry",
+    "DirectoryShape",
+    "ImportRun",
+    "Priority",
+    "SyncAccount",
+    "SyncRequest",
+    "SyncState",
+    "Webhook",
+]

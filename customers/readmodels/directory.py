@@ -1,0 +1,101 @@
+"""The directory: every customer that is not deleted, found by words of its name, e-mail and phone number."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+import orjson
+from django.db import connection
+
+from customers.events import AGGREGATE, CREATED, DELETED, TOPIC, UPDATED
+from outbox.events import Event
+from projections.projection import Batch, Projection, Rows, Table
+
+_WORD: Final = re.compile(r"[^\W_]+")
+
+# One statement for a batch: the last event of each customer holds all of it. A row is never replaced by an older state,
+# and a customer whose last event is its deletion leaves.
+APPLY_SQL: Final = """
+WITH new AS MATERIALIZED (
+  SELECT * FROM json_to_recordset(%(rows)s::json)
+       AS n (customer_id uuid, name text, email text, phone text, version int, deleted boolean, origin text,
+             updated_at timestamptz, last_sequence bigint, words text[])
+), gone AS (
+  DELETE FROM {table} d USING new n
+   WHERE n.deleted AND d.customer_id = n.customer_id AND d.last_sequence < n.last_sequence
+)
+INSERT INTO {table} AS d (customer_id, name, email, phone, version, origin, updated_at, last_sequence, document)
+SELECT customer_id, name, email, phone, version, origin, updated_at, last_sequence,
+       array_to_tsvector(words)
+  FROM new WHERE NOT deleted
+ON CONFLICT (customer_id) DO UPDATE
+   SET name = excluded.name, email = excluded.email, phone = excluded.phone, version = excluded.version,
+       origin = excluded.origin, updated_at = excluded.updated_at, last_sequence = excluded.last_sequence,
+       document = excluded.document
+ WHERE d.last_sequence < excluded.last_sequence
+"""
+
+
+class CustomerDirectory(Projection):
+    """Keyed by customer: any row follows from the events of its customer alone."""
+
+    name = "customer_directory"
+    topics = frozenset({TOPIC})
+    tables = (
+        Table(
+            "customers_directory",
+            key=("customer_id",),
+            columns=("name", "email", "phone", "version", "origin", "updated_at", "last_sequence"),
+        ),
+    )
+    types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1}
+    keyed_by = AGGREGATE
+
+    def apply(self, batch: Batch) -> None:
+        latest = {event.aggregate_id: event for event in batch}
+        rows = [_row(event) for event in latest.values()]
+        with connection.cursor() as cursor:
+            cursor.execute(APPLY_SQL.format(table=batch.table(self.tables[0])), {"rows": orjson.dumps(rows).decode()})
+
+    def forget(self, batch: Batch) -> None:
+        customers = [event.aggregate_id for event in batch]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"DELETE FROM {batch.table(self.tables[0])} WHERE customer_id = ANY (%s::uuid[])",  # noqa: S608
+                [customers],
+            )
+
+    def expected(self, events: Iterable[Event]) -> Rows:
+        found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        for event in events:
+            said = event.payload
+            key = (UUID(said["customer_id"]),)
+            if event.type == DELETED:
+                found.pop(key, None)
+                continue
+            moment = datetime.fromisoformat(said["updated_at"])
+            contact = said["name"], said["email"], said["phone"]
+            found[key] = (*contact, said["version"], event.origin, moment, event.sequence)
+        return {"customers_directory": found}
+
+
+def _row(event: Event) -> dict[str, Any]:
+    payload = event.payload
+    # A field that is missing is an error, not an empty value.
+    row = {name: payload[name] for name in ("customer_id", "name", "email", "phone", "version", "updated_at")}
+    deleted = event.type == DELETED
+    words = sorted({word for text in (row["name"], row["email"], row["phone"]) for word in words_of(text or "")})
+    return row | {"deleted": deleted, "origin": event.origin, "last_sequence": event.sequence, "words": words}
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text as they are kept and searched: letters and digits, in small letters.
+
+    Split here and not by PostgreSQL, whose idea of letters and capitals depends on the locale of the database.
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())

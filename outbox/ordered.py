@@ -1,0 +1,86 @@
+"""Reading the log as one sequence: the next events of all lanes together, in the order of their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from django.db import connection
+
+from outbox.events import Event
+from outbox.lanes import LANES
+from outbox.reading import _EVENT as EVENT_COLUMNS
+
+# The next places of each lane, merged up to the lowest last place of any lane that came back full: beyond it that lane
+# may hold a smaller position that was not read. A lane that came back short is read to its end, and everything below
+# what one snapshot shows is in that snapshot (see outbox/sequencing.py). There is no index on position alone.
+ORDERED_SQL: Final = f"""
+WITH places AS MATERIALIZED (
+  SELECT l.lane, l.position, l.event_id
+    FROM generate_series(0, {LANES - 1}) AS k (lane)
+   CROSS JOIN LATERAL (SELECT lane, position, event_id FROM outbox_log
+                        WHERE lane = k.lane AND position > %(after)s AND position <= %(upto)s
+                        ORDER BY position LIMIT %(most)s) AS l
+), bound AS (
+  SELECT min(last) AS position
+    FROM (SELECT max(position) AS last FROM places GROUP BY lane HAVING count(*) = %(most)s) AS full_lanes
+)
+SELECT l.position, e.id, e.uid::text, l.lane, {EVENT_COLUMNS}
+  FROM (SELECT * FROM places WHERE position <= COALESCE((SELECT position FROM bound), %(upto)s)
+         ORDER BY position LIMIT %(limit)s) AS l
+ CROSS JOIN LATERAL (SELECT * FROM outbox_event WHERE id = l.event_id LIMIT 1) AS e
+"""  # noqa: S608 - constants only
+
+END: Final = 2**63 - 1
+_PAYLOAD: Final = Event._fields.index("payload_text")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedRead:
+    """What was read of the log.
+
+    Attributes:
+        events: the wanted ones, in the order of their positions.
+        reached: the last position that was read, wanted or not; where it began if there was nothing.
+        places: how many positions were read.
+        crowded: a full lane cut the reading short; more places of a lane at a time would read further.
+    """
+
+    events: list[Event]
+    reached: int
+    places: int
+    crowded: bool
+
+
+def ordered_read(
+    *, after: int, limit: int, topics: Collection[str] | None, upto: int = END, per_lane: int | None = None
+) -> OrderedRead:
+    """The events after a position, in the order of the log; nothing that is visible is left out in between.
+
+    Args:
+        after: the last position that is done with.
+        limit: positions at most.
+        topics: the payloads of other topics are not read, and their events not returned; None wants all.
+        upto: the last position that is wanted.
+        per_lane: places of one lane at a time; None takes a little more than a lane's share of ``limit``.
+    """
+    most = min(limit, per_lane or default_per_lane(limit))
+    values = {
+        "after": after,
+        "upto": upto,
+        "most": most,
+        "limit": limit,
+        "topics": sorted(topics) if topics is not None else None,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(ORDERED_SQL, values)
+        rows = cursor.fetchall()
+    rows.sort()
+    events = [Event._make(row) for row in rows if row[_PAYLOAD] is not None]
+    return OrderedRead(events, rows[-1][0] if rows else after, len(rows), len(rows) < limit and most <= len(rows))
+
+
+def default_per_lane(limit: int) -> int:
+    """A lane's share of ``limit``, and half as much again."""
+    return max(8, limit * 3 // (2 * LANES))

@@ -1,0 +1,103 @@
+"""The rows that failures leave behind."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from django.db import connection
+
+from projections.applying import MESSAGE_LENGTH, TRACEBACK_LENGTH, Failed
+from projections.projection import Projection
+
+LADDER: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before each retry; after the last one a person decides."""
+
+_VARYING: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\w*\d\w*\b|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
+
+# One statement for a first failure and for a failed retry: the failure, its attempt, and the detour of its aggregate.
+# The moment of the next attempt is the database's clock plus a wait; without a wait a person decides.
+RECORD_SQL: Final = """
+WITH given AS MATERIALIZED (
+  SELECT *, clock_timestamp() + wait * interval '1 second' AS due,
+         CASE WHEN wait IS NULL THEN 'manual' ELSE 'retrying' END AS state
+    FROM unnest(%(event_id)s::bigint[], %(position)s::bigint[], %(topic)s::text[], %(type)s::text[],
+                %(aggregate_type)s::text[], %(aggregate_id)s::text[], %(sequence)s::bigint[], %(attempts)s::int[],
+                %(wait)s::float8[], %(error_class)s::text[], %(code)s::text[], %(message)s::text[],
+                %(traceback)s::text[], %(fingerprint)s::text[])
+      AS g (event_id, position, topic, event_type, aggregate_type, aggregate_id, sequence, attempts, wait, error_class,
+            code, message, traceback, fingerprint)
+), written AS (
+  INSERT INTO projections_failure AS f
+        (build_id, projection, event_id, position, topic, event_type, aggregate_type, aggregate_id, sequence, state,
+         attempts, next_retry_at, error_class, code, message, traceback, fingerprint)
+  SELECT %(build)s, %(projection)s, event_id, position, topic, event_type, aggregate_type, aggregate_id, sequence,
+         state, attempts, due, error_class, code, message, traceback, fingerprint FROM given
+  ON CONFLICT (build_id, aggregate_type, aggregate_id) WHERE state IN ('retrying', 'manual') DO UPDATE
+     SET state = excluded.state, attempts = excluded.attempts, next_retry_at = excluded.next_retry_at,
+         error_class = excluded.error_class, code = excluded.code, message = excluded.message,
+         traceback = excluded.traceback, fingerprint = excluded.fingerprint, last_failed_at = clock_timestamp()
+  RETURNING f.id, f.attempts, f.error_class, f.code, f.message
+), noted AS (
+  INSERT INTO projections_attempt (failure_id, number, error_class, code, message)
+  SELECT id, attempts, error_class, code, message FROM written
+)
+INSERT INTO projections_detour (build_id, aggregate_type, aggregate_id, next_sequence, due, rebuild)
+SELECT %(build)s, aggregate_type, aggregate_id, sequence, due, false FROM given
+ON CONFLICT (build_id, aggregate_type, aggregate_id) DO UPDATE
+   SET next_sequence = excluded.next_sequence, due = excluded.due, rebuild = false
+"""
+
+
+def failures_record(
+    projection: Projection, build_id: int, failed: Sequence[Failed], attempts: Mapping[int, int] | None = None
+) -> int:
+    """Write the failures, their attempts and detours, at most one of each aggregate.
+
+    Args:
+        projection: whose they are.
+        build_id: of the build; the caller holds its row's lock.
+        failed: what failed.
+        attempts: by event id, how many attempts this one makes; 1 where it is not named.
+
+    Returns:
+        How many of them wait for a person now.
+    """
+    if not failed:
+        return 0
+    numbers = [(attempts or {}).get(one.event.id, 1) for one in failed]
+    waits = [LADDER[number - 1] if number <= len(LADDER) else None for number in numbers]
+    events = [one.event for one in failed]
+    values: dict[str, Any] = {
+        "build": build_id,
+        "projection": projection.name,
+        "event_id": [event.id for event in events],
+        "position": [event.position for event in events],
+        "topic": [event.topic for event in events],
+        "type": [event.type for event in events],
+        "aggregate_type": [event.aggregate_type for event in events],
+        "aggregate_id": [event.aggregate_id for event in events],
+        "sequence": [event.sequence for event in events],
+        "attempts": numbers,
+        "wait": waits,
+        "error_class": [one.error_class.value for one in failed],
+        "code": [_plain(one.code)[:100] for one in failed],
+        "message": [_plain(one.message)[:MESSAGE_LENGTH] for one in failed],
+        "traceback": [_plain(one.traceback)[-TRACEBACK_LENGTH:] for one in failed],
+        "fingerprint": [_fingerprint(projection, one) for one in failed],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(RECORD_SQL, values)
+    return waits.count(None)
+
+
+def _fingerprint(projection: Projection, failed: Failed) -> str:
+    """The same for failures that differ only in ids, numbers and quoted values."""
+    parts = [projection.name, failed.event.type, failed.error_class, failed.code, _VARYING.sub("?", failed.message)]
+    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:32]
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "").encode(errors="replace").decode()

@@ -1,0 +1,140 @@
+"""What an operator can do about a failure; every decision is a row of the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection
+from django.db.models.functions import Now
+
+from dbresilience.transactions import run_in_transaction
+from operations.audit import audit_record
+from operations.errors import FieldError, ProblemError
+from outbox.reading import Waiting, aggregates_read
+from projections.models import Build, Detour, Failure, FailureState, Strategy
+from projections.models.build import FED
+from projections.models.failure import ACTIVE
+from projections.projection import Batch, Projection
+from projections.registry import projection_named
+
+
+class FailureNotFound(ProblemError):
+    """There is no such failure."""
+
+    status = 404
+    code = "failure_not_found"
+    title = "Not found"
+
+
+class AlreadyResolved(ProblemError):
+    """This failure is resolved already."""
+
+    status = 409
+    code = "already_resolved"
+    title = "Already resolved"
+
+
+class StrategyRefused(ProblemError):
+    """This failure cannot be resolved so."""
+
+    status = 400
+    code = "strategy_refused"
+    title = "Strategy refused"
+
+
+def failure_resolve(*, failure_id: int, strategy: str, actor: str, note: str = "", compensation: str = "") -> Failure:
+    """Decide what becomes of a failure. Its aggregate goes on with the runner's next round.
+
+    Args:
+        failure_id: of the failure.
+        strategy: one of ``Strategy``.
+        actor: who decides, for the audit trail.
+        note: why; required by ``manual_fix``.
+        compensation: name of a function that the projection registers; for ``compensate``, when it has several.
+
+    Raises:
+        FailureNotFound: there is none.
+        AlreadyResolved: it was resolved before.
+        StrategyRefused: there is no such strategy, or it lacks what it needs.
+    """
+    return run_in_transaction(lambda: _resolve(failure_id, strategy, actor, note.strip(), compensation))
+
+
+def _resolve(failure_id: int, strategy: str, actor: str, note: str, compensation: str) -> Failure:
+    chosen = _strategy(strategy)
+    found = Failure.objects.filter(pk=failure_id).values_list("build_id", flat=True).first()
+    if found is None:
+        raise FailureNotFound
+    # The lock of the build first, as the runner takes it: whatever follows is alone with the build's rows.
+    build = Build.objects.select_for_update().get(pk=found)
+    failure = Failure.objects.select_for_update().get(pk=failure_id)
+    if failure.state not in ACTIVE or build.state not in FED:
+        raise AlreadyResolved
+    projection = projection_named(build.projection, build.version)
+    detour = Detour.objects.get(build=build, aggregate_type=failure.aggregate_type, aggregate_id=failure.aggregate_id)
+    if chosen in (Strategy.RETRY, Strategy.REBUILD_AGGREGATE):
+        if chosen is Strategy.REBUILD_AGGREGATE:
+            _require_keyed(projection, failure.aggregate_type)
+            detour.rebuild, detour.next_sequence = True, 1
+        failure.state, failure.next_retry_at = FailureState.RETRYING, Now()  # type: ignore[assignment]
+    else:
+        if chosen is Strategy.MANUAL_FIX and not note:
+            raise _refused("manual_fix needs a note that says what was done.", "/note")
+        if chosen is Strategy.COMPENSATE:
+            compensation = _compensate(projection, build, failure, compensation)
+            note = f"{compensation}: {note}" if note else compensation
+        detour.next_sequence = failure.sequence + 1
+        failure.state, failure.next_retry_at = FailureState.RESOLVED, None
+        failure.resolved_at = Now()  # type: ignore[assignment]
+    failure.strategy, failure.resolution, failure.resolved_by = chosen, note, actor[:200]
+    failure.save(update_fields=["state", "next_retry_at", "resolved_at", "strategy", "resolution", "resolved_by"])
+    detour.due = Now()  # type: ignore[assignment]
+    detour.save(update_fields=["due", "next_sequence", "rebuild"])
+    audit_record(
+        actor=actor,
+        action=f"projection_failure.{'retried' if failure.state == FailureState.RETRYING else 'resolved'}",
+        target=f"projection_failure:{failure.pk}",
+        detail={
+            "projection": failure.projection,
+            "strategy": chosen.value,
+            "event": failure.event_id,
+            "note": note[:500],
+        },
+    )
+    failure.refresh_from_db()
+    return failure
+
+
+def _strategy(name: str) -> Strategy:
+    if name not in Strategy.values:
+        raise _refused(f"Choose one of {', '.join(Strategy.values)}.", "/compensation_strategy")
+    return Strategy(name)
+
+
+def _require_keyed(projection: Projection, aggregate_type: str) -> None:
+    if projection.keyed_by != aggregate_type:
+        raise _refused(
+            f"Rows of {projection.name} do not follow from one {aggregate_type} alone; rebuild the projection instead.",
+            "/compensation_strategy",
+        )
+
+
+def _compensate(projection: Projection, build: Build, failure: Failure, name: str) -> str:
+    """Call the registered function with the event, in the current transaction; its name."""
+    known: dict[str, Any] = dict(projection.compensations)
+    if not known:
+        raise _refused(f"{projection.name} registers no compensation.", "/compensation_strategy")
+    name = name or (next(iter(known)) if len(known) == 1 else "")
+    if name not in known:
+        raise _refused(f"Choose one of {', '.join(sorted(known))}.", "/compensation")
+    aggregate = failure.aggregate_type, failure.aggregate_id
+    read = aggregates_read([Waiting(*aggregate, failure.sequence, build.cursor)], 1, projection.topics)
+    known[name](Batch(read[aggregate][0], build.pk))
+    # A constraint that complains later would let the operator believe that it worked.
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    return name
+
+
+def _refused(detail: str, pointer: str) -> StrategyRefused:
+    return StrategyRefused(detail, errors=[FieldError(pointer=pointer, code="invalid_value", detail=detail)])
