@@ -9,3 +9,6 @@ class ProjectionsConfig(AppConfig):
     name = "projections"
     verbose_name = "Projections"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from projections import checks  # noqa: F401 - registers itself

@@ -53,7 +53,8 @@ MOVE_SQL: Final = """
 UPDATE projections_build
    SET cursor = %(cursor)s, events_processed = events_processed + %(events)s,
        failures_seen = failures_seen + %(failures)s, checkpoint_at = clock_timestamp(), seen_at = clock_timestamp(),
-       last_event_id = COALESCE(%(event_id)s, last_event_id), last_event_type = COALESCE(%(event_type)s, last_event_type),
+       last_event_id = COALESCE(%(event_id)s, last_event_id),
+       last_event_type = COALESCE(%(event_type)s, last_event_type),
        strikes = CASE WHEN %(calm)s THEN 0 ELSE strikes END, attempts = CASE WHEN %(moved)s THEN 0 ELSE attempts END,
        lease_until = clock_timestamp() + %(seconds)s * interval '1 second'
  WHERE id = %(build)s

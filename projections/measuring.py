@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection
 
@@ -25,7 +25,7 @@ def batch_measure(build_id: int, *, events: int, failures: int, seconds: float) 
     """Count a batch, in the current transaction, whose lock of the build keeps others away."""
     milliseconds = seconds * 1000
     bucket = bisect_left(BOUNDS_MS, milliseconds)
-    values = {
+    values: dict[str, Any] = {
         "build": build_id,
         "events": events,
         "failures": failures,

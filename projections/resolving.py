@@ -72,11 +72,13 @@ def _resolve(failure_id: int, strategy: str, actor: str, note: str, compensation
         raise AlreadyResolved
     projection = projection_named(build.projection, build.version)
     detour = Detour.objects.get(build=build, aggregate_type=failure.aggregate_type, aggregate_id=failure.aggregate_id)
+    # The last decision holds: one of a moment ago that no runner has carried out yet is forgotten.
+    detour.rebuild, detour.next_sequence = False, failure.sequence
     if chosen in (Strategy.RETRY, Strategy.REBUILD_AGGREGATE):
         if chosen is Strategy.REBUILD_AGGREGATE:
             _require_keyed(projection, failure.aggregate_type)
             detour.rebuild, detour.next_sequence = True, 1
-        failure.state, failure.next_retry_at = FailureState.RETRYING, Now()  # type: ignore[assignment]
+        failure.state, failure.next_retry_at = FailureState.RETRYING, Now()
     else:
         if chosen is Strategy.MANUAL_FIX and not note:
             raise _refused("manual_fix needs a note that says what was done.", "/note")
@@ -85,10 +87,10 @@ def _resolve(failure_id: int, strategy: str, actor: str, note: str, compensation
             note = f"{compensation}: {note}" if note else compensation
         detour.next_sequence = failure.sequence + 1
         failure.state, failure.next_retry_at = FailureState.RESOLVED, None
-        failure.resolved_at = Now()  # type: ignore[assignment]
+        failure.resolved_at = Now()
     failure.strategy, failure.resolution, failure.resolved_by = chosen, note, actor[:200]
     failure.save(update_fields=["state", "next_retry_at", "resolved_at", "strategy", "resolution", "resolved_by"])
-    detour.due = Now()  # type: ignore[assignment]
+    detour.due = Now()
     detour.save(update_fields=["due", "next_sequence", "rebuild"])
     audit_record(
         actor=actor,

@@ -28,7 +28,7 @@ REBUILT_AT_ONCE: Final = 20
 
 DUE_SQL: Final = """
 SELECT d.id, d.aggregate_type, d.aggregate_id, d.next_sequence, d.rebuild, COALESCE(f.event_id, 0),
-       COALESCE(f.attempts, 0)
+       COALESCE(f.attempts, 0), COALESCE(f.sequence, 9223372036854775807)
   FROM projections_detour d
   LEFT JOIN projections_failure f
     ON f.build_id = d.build_id AND f.aggregate_type = d.aggregate_type AND f.aggregate_id = d.aggregate_id
@@ -78,6 +78,7 @@ class Serving:
         rebuild: whether its rows are computed anew.
         event_id: of the open failure; 0 if there is none.
         attempts: made for that event so far.
+        counted_from: of a rebuild: events before this sequence number took effect before, and were counted then.
         events: those to apply now, in order.
         following: the sequence number after the last one that was read.
         all_read: whether none waits behind ``events``.
@@ -89,6 +90,7 @@ class Serving:
     rebuild: bool
     event_id: int
     attempts: int
+    counted_from: int
     events: Sequence[Event] = ()
     following: int = 0
     all_read: bool = False
@@ -141,10 +143,7 @@ def _count_start(held: HeldBuild, seconds: float) -> bool:
 def _due(held: HeldBuild, most: int) -> list[Serving]:
     with connection.cursor() as cursor:
         cursor.execute(DUE_SQL, {"build": held.id, "most": most})
-        served = [
-            Serving(row[0], (row[1], row[2]), row[3], rebuild=row[4], event_id=row[5], attempts=row[6])
-            for row in cursor.fetchall()
-        ]
+        served = [Serving(row[0], (row[1], row[2]), *row[3:]) for row in cursor.fetchall()]
     rebuilt = [one for one in served if one.rebuild]
     return rebuilt[:REBUILT_AT_ONCE] or served
 
@@ -171,7 +170,9 @@ def _serve(held: HeldBuild, served: Sequence[Serving], *, seconds: float, counte
     attempts = {one.event_id: one.attempts if counted else one.attempts + 1 for one in served if one.event_id}
     _settle(held, served, failures, [event.id for event in through])
     manual = failures_record(held.projection, held.id, failures, attempts)
-    progress = Progress(held.cursor, len(through), len(failures))
+    counted_from = {one.aggregate: one.counted_from if one.rebuild else 0 for one in served}
+    first_time = sum(event.sequence >= counted_from[event.aggregate] for event in through)
+    progress = Progress(held.cursor, first_time, len(failures))
     build_move(held, progress, seconds=seconds)
     log.info(
         "projection_retried",

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from django.db import Error, connection
@@ -195,7 +195,11 @@ def aggregates_waiting(build_id: int, aggregates: set[Aggregate]) -> set[Aggrega
     if not aggregates:
         return set()
     ordered = sorted(aggregates)
-    values = {"build": build_id, "types": [one[0] for one in ordered], "ids": [one[1] for one in ordered]}
+    values: dict[str, Any] = {
+        "build": build_id,
+        "types": [one[0] for one in ordered],
+        "ids": [one[1] for one in ordered],
+    }
     with connection.cursor() as cursor:
         cursor.execute(WAITING_SQL, values)
         return {(row[0], row[1]) for row in cursor.fetchall()}

@@ -145,6 +145,15 @@ def test_a_rebuild_leaves_out_what_was_skipped(failed: Failure) -> None:
     assert Detour.objects.get().next_sequence == 5
 
 
+def test_the_last_decision_holds(failed: Failure) -> None:
+    resolve(failed, "rebuild_aggregate")
+    resolve(failed, "skip")
+    projections_run_once()
+
+    assert accounts()["bad"] == (13, 4)
+    assert not Detour.objects.exists()
+
+
 def test_it_refuses_to_rebuild_an_aggregate_of_a_counting_projection(
     both: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,72 @@
+"""Read models equal what follows from the log, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from outbox.models import StoredEvent
+from projections.models import Build, Failure
+from projections.runner import projections_run_once
+from projections.verifying import projection_verify
+from tests.outbox.database import database_url
+from tests.projections.conftest import live
+
+pytestmark = [pytest.mark.feature("H3", "E4", "H2")]
+
+
+@pytest.mark.parametrize(
+    ("kills", "seconds"),
+    [(15, 30), pytest.param(100, 240, marks=[pytest.mark.chaos, pytest.mark.timeout(600)], id="hundred")],
+)
+def test_it_loses_nothing_and_does_nothing_twice_when_runners_die(
+    both: None, tmp_path: Path, kills: int, seconds: int
+) -> None:
+    seed = int(os.environ.get("CHAOS_SEED", secrets.randbits(32)))
+    print(f"seed {seed} (CHAOS_SEED)")
+    # The test's own connection would see its tables made anew.
+    connection.close()
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.projections.storm",
+            f"--folder={tmp_path}",
+            f"--kills={kills}",
+            f"--seconds={seconds}",
+            f"--seed={seed}",
+        ],
+        env={
+            **os.environ,
+            "DATABASE_URL": database_url(),
+            "LOG_LEVEL": "CRITICAL",
+            "PROJECTIONS_LEASE_SECONDS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [path.read_text() for path in tmp_path.glob("crash.*")] == []
+    # What is left over is applied by a runner that nobody kills.
+    Build.objects.update(lease_until="2000-01-01T00:00Z")
+    while projections_run_once():
+        pass
+
+    totals, days = projection_verify(name="totals"), projection_verify(name="days")
+    events = StoredEvent.objects.count()
+    print(f"{done.stdout.strip()} kills, {events} events, {totals.events} applied, {Failure.objects.count()} failures")
+    assert int(done.stdout) >= kills
+    assert events > 100
+    assert (totals.count, days.count) == (0, 0), [str(one) for one in [*totals.differences, *days.differences]]
+    assert live("totals").events_processed == totals.events
+    assert live("days").events_processed == days.events == events
+    assert not Failure.objects.exclude(error_class="unknown_type").exists()
