@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from operations.console import RecordAdmin, badge, json_block
 from operations.overview import Tone
-from outbox.models import Delivery, DeliveryAttempt, Lane, StoredEvent, Subscription
+from outbox.models import Delivery, Lane, StoredEvent, Subscription
 from outbox.status import EventStatus, SubscriberStatus, events_statuses, worst_status
 
 TONES: Final[dict[str, Tone]] = {
@@ -166,12 +166,12 @@ class DeliveryAdmin(RecordAdmin):
 
     @admin.display(description="attempts that failed")
     def timeline_block(self, delivery: Delivery) -> SafeString:
-        attempts = DeliveryAttempt.objects.filter(delivery=delivery).order_by("-id")[:50]
+        attempts = delivery.timeline.order_by("-id")[:50]
         return format_html_join(
             "",
             "<div>{} UTC: attempt {}, {} {}: {}</div>",
             [
-                (f"{one.made_at:%Y-%m-%d %H:%M:%S}", one.number, one.error_class, one.code, one.message[:200])
+                (f"{one.started_at:%Y-%m-%d %H:%M:%S}", one.number, one.error_class, one.code, one.message[:200])
                 for one in attempts
             ],
         )

@@ -12,12 +12,12 @@ from outbox.cursors import SETTLE_SECONDS, Cursors
 from outbox.delivering import Halted, deliver_in_transaction
 from outbox.errors import ErrorClass
 from outbox.events import Event
-from outbox.failures import Failed, failures_record, first_of_each_aggregate, those_through
+from outbox.failures import failures_record, first_of_each_aggregate, successes_record, those_through
+from outbox.gates import Gate
 from outbox.leases import HeldLane
 from outbox.reading import LaneRead, lanes_read
 from outbox.settling import Count, Move, lane_start, lanes_count, lanes_move, settling
 from outbox.subscribers import Failure
-from outbox.subscriptions import Gate
 from outbox.worker import Worker
 
 CRASHES: Final = 3
@@ -70,7 +70,16 @@ class Batches:
                 self._read_up_to = (head, self._worker.leases.claims)
                 self._cursors.pass_quiet(head)
             return 0
-        return self._deliver(filled[:1] if self._worker.gate is Gate.PROBE else filled, head)
+        allowed = self._rationed(filled[:1] if self._worker.gate is Gate.PROBE else filled)
+        return self._deliver(allowed, head) if allowed else 0
+
+    def _rationed(self, reads: list[LaneRead]) -> list[LaneRead]:
+        """What of it the rate limit allows now: of each lane the first events, the oldest of all lanes first."""
+        positions = sorted(event.position for read in reads for event in read.events)
+        if not positions or (allowed := self._worker.allowance(len(positions))) == len(positions):
+            return reads
+        last = positions[allowed - 1] if allowed else -1
+        return [read for read in reads if read.cut(last)]
 
     def _is_resting(self, lane: HeldLane, now: float) -> bool:
         # A transactional settle cannot be put off, so the lane itself waits: it moves at most ten times a second.
@@ -132,7 +141,9 @@ class Batches:
                 through = those_through(mine, failures)
                 if failures:
                     self._correct(mine, through, failures)
-                    failures_record(name, self._worker.ladder, [Failed(failure, 1) for failure in failures])
+                    failures_record(self._worker.handling, [self._worker.failed(failure) for failure in failures])
+                if self._worker.keeps_successes:
+                    successes_record(self._worker.handling, self._worker.successes(through))
         except Halted as exc:
             return exc.for_all(events)
         leases.drop({read.held.lane for read in reads} - kept)
@@ -141,6 +152,7 @@ class Batches:
                 self._cursors.settled(move.held, move.cursor)
         for failure in failures:
             leases.held[failure.event.lane].blocked.add(failure.event.aggregate)
+        self._worker.tally.add([event.topic for event in through], [failure.event.topic for failure in failures])
         if through:
             self._worker.subscriber.after_commit(through)
         return failures
@@ -148,7 +160,8 @@ class Batches:
     def _inside(self, events: Sequence[Event]) -> list[Failure]:
         if not events:
             return []
-        failures = deliver_in_transaction(self._worker.subscriber, events, self._worker.deadline())
+        with self._worker.timed():
+            failures = deliver_in_transaction(self._worker.subscriber, events, self._worker.deadline())
         return first_of_each_aggregate(failures)
 
     def _correct(self, events: Sequence[Event], through: Sequence[Event], failures: Sequence[Failure]) -> None:

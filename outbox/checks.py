@@ -9,8 +9,9 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from outbox.conf import kafka_settings, outbox_settings
+from outbox.conf import dead_policies, kafka_settings, outbox_settings
 from outbox.lanes import LANES, lane_of
+from outbox.policies import DeadPolicy, dead_policy
 from outbox.subscribers import Subscriber
 
 # Rows that exist were placed by these answers.
@@ -53,6 +54,7 @@ def check_subscribers(**_: Any) -> list[checks.CheckMessage]:
             found.append(checks.Error(f"OUTBOX_SUBSCRIBERS: {path} cannot be used.", hint=hint, id="outbox.E004"))
             continue
         names.add(subscriber.name)
+        found += _policy_troubles(subscriber)
         if subscriber.call_seconds + LEASE_MARGIN_SECONDS > lease:
             hint = "A call must end before its lease does. Raise OUTBOX_LEASE_SECONDS or lower the call's time-out."
             found.append(
@@ -63,3 +65,16 @@ def check_subscribers(**_: Any) -> list[checks.CheckMessage]:
                 )
             )
     return found
+
+
+def _policy_troubles(subscriber: Subscriber) -> list[checks.CheckMessage]:
+    """A subscriber that handles each event once cannot be sent back, so none of its dead deliveries may be passed."""
+    try:
+        topics = {key.partition("/")[2] for key in dead_policies()} | (subscriber.topics or set()) | {""}
+        skips = any(dead_policy(subscriber, topic) is DeadPolicy.SKIP for topic in topics)
+    except (ImproperlyConfigured, ValueError) as exc:
+        return [checks.Error(f"OUTBOX_DEAD_POLICY: {exc}", hint="Each value is block or skip.", id="outbox.E006")]
+    if skips and not subscriber.may_repeat:
+        hint = "A retry would give it the events after the dead one again. Use block, or set takes_repeats."
+        return [checks.Error(f"Dead deliveries of {subscriber.name} cannot be skipped.", hint=hint, id="outbox.E007")]
+    return []

@@ -86,6 +86,24 @@ def kafka_settings() -> KafkaSettings:
     )
 
 
+def dead_policies() -> dict[str, str]:
+    """OUTBOX_DEAD_POLICY: by subscriber and topic, ``block`` or ``skip`` (see ``outbox.policies``).
+
+    Raises:
+        ImproperlyConfigured: it does not look like name=value,name=value.
+    """
+    return _pairs("OUTBOX_DEAD_POLICY")
+
+
+def payload_validators() -> dict[str, str]:
+    """OUTBOX_PAYLOAD_VALIDATORS: by type of event, the path of a function (see ``outbox.replacing``).
+
+    Raises:
+        ImproperlyConfigured: it does not look like name=value,name=value.
+    """
+    return _pairs("OUTBOX_PAYLOAD_VALIDATORS")
+
+
 def _raw(name: str, default: object) -> object:
     return getattr(settings, name, os.environ.get(name, default))
 

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from django.db import connection
 
-from outbox.failures import HALTING, Failed, failures_record, first_of_each_aggregate
+from outbox.failures import HALTING, failures_record, first_of_each_aggregate, successes_record
 from outbox.leases import HeldLane
 from outbox.reading import LaneRead
 from outbox.settling import Move, lanes_move, settling
@@ -71,14 +71,20 @@ class Cursors:
             and failure.event.position < stops.get(failure.event.lane, failure.event.position + 1)
         ]
         behind = {failure.event.aggregate: failure.event.position for failure in failed}
+        topics: list[str] = []
         for read in reads:
             held, stop = read.held, stops.get(read.held.lane, read.last + 1)
-            held.processed += sum(
-                event.position < stop
+            through = [
+                event
+                for event in read.events
+                if event.position < stop
                 and event.aggregate not in held.blocked
                 and event.position < behind.get(event.aggregate, stop)
-                for event in read.events
-            )
+            ]
+            held.processed += len(through)
+            topics += [event.topic for event in through]
+            if self._worker.keeps_successes:
+                held.successes += self._worker.successes(through)
             if held.lane in stops:
                 held.cursor = max(held.cursor, stop - 1)
                 held.outages += 1
@@ -88,6 +94,7 @@ class Cursors:
                 held.cursor = read.reach(head)
                 held.outages = 0
             held.errors += sum(failure.event.lane == held.lane for failure in failed)
+        self._worker.tally.add(topics, [failure.event.topic for failure in failed])
         if failed:
             self.settle([read.held for read in reads], failed)
 
@@ -101,7 +108,10 @@ class Cursors:
         with settling(self._worker.lease_seconds, lazy=not failed):
             kept = lanes_move(name, moves)
             mine = [failure for failure in failed if failure.event.lane in kept]
-            dead = failures_record(name, self._worker.ladder, [Failed(failure, 1) for failure in mine])
+            successes_record(
+                self._worker.handling, [one for held in moved if held.lane in kept for one in held.successes]
+            )
+            dead = failures_record(self._worker.handling, [self._worker.failed(failure) for failure in mine])
         lost = {held.lane for held in moved} - kept
         if lost:
             log.warning("lanes_lost", subscriber=name, lanes=len(lost))
@@ -119,6 +129,7 @@ class Cursors:
         held.cursor = held.settled = cursor
         held.settled_at = time.monotonic()
         held.processed = held.errors = held.strikes = 0
+        held.successes.clear()
 
     def settle_all(self) -> None:
         """Write all that moved."""
@@ -131,6 +142,7 @@ class Cursors:
         if now >= self._next_settle:
             self._next_settle = now + SETTLE_SECONDS
             self.settle_all()
+        self._worker.tally.write_due()
         if held and now >= self._next_mark:
             self._next_mark = now + QUIET_SECONDS
             self.mark()

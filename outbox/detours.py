@@ -2,12 +2,15 @@
 
 Only the owner of a lane serves its detours, before new events and under the same epoch. So there is no second worker
 that could overtake it, and no wake-up that could be lost between "nothing waits any more" and "here is one more".
+
+People send aggregates back, or past an event, by changing a detour's ``next_sequence`` (``outbox.deciding``). They hold
+the lane's row while they do, and so does the settle: it sees whether that happened while the events were on their way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -15,11 +18,12 @@ from django.db import connection
 
 from outbox.errors import ErrorClass
 from outbox.events import Event
-from outbox.failures import HALTING, Failed, failures_record, first_of_each_aggregate
+from outbox.failures import HALTING, Failed, failures_record, first_of_each_aggregate, successes_record
 from outbox.leases import HeldLane, LaneLeases
 from outbox.reading import Waiting, aggregates_read
 from outbox.settling import Count, lanes_count, lanes_hold
 from outbox.subscribers import Failure
+from outbox.worker import Worker
 
 log = structlog.get_logger(__name__)
 
@@ -47,17 +51,20 @@ WITH due AS (
     FROM begun b
    WHERE d.subscription_id = %(name)s AND d.state = 'retrying' AND d.aggregate_type = b.aggregate_type
      AND d.aggregate_id = b.aggregate_id AND d.sequence = b.next_sequence
-  RETURNING b.id, d.attempts, d.error_class
+  RETURNING b.id, d.attempts, d.attempts_before, d.error_class
 )
-SELECT b.id, b.lane, b.aggregate_type, b.aggregate_id, b.next_sequence, b.started, COALESCE(c.attempts, 0),
-       COALESCE(c.error_class, '')
+SELECT b.id, b.lane, b.aggregate_type, b.aggregate_id, b.next_sequence, b.started,
+       COALESCE(c.attempts - c.attempts_before, 0), COALESCE(c.error_class, ''), COALESCE(c.attempts, 0)
   FROM begun b LEFT JOIN counted c USING (id) ORDER BY b.id
 """
 RESOLVE_SQL: Final = """
-UPDATE outbox_delivery SET state = 'resolved', next_attempt_at = NULL, resolved_at = clock_timestamp(),
-       updated_at = clock_timestamp()
+UPDATE outbox_delivery SET state = 'resolved', resolution = 'delivered', next_attempt_at = NULL,
+       resolved_at = clock_timestamp(), updated_at = clock_timestamp()
  WHERE subscription_id = %(name)s AND event_id = ANY (%(events)s::bigint[]) AND state IN ('retrying', 'dead')
+RETURNING event_id, attempts
 """
+# Where the detours are now: a person may have moved them while their events were on their way.
+PLACES_SQL: Final = "SELECT id, next_sequence FROM outbox_detour WHERE id = ANY (%(ids)s::bigint[])"
 ADVANCE_SQL: Final = """
 UPDATE outbox_detour t SET next_sequence = g.next_sequence, due = clock_timestamp(), started = false
   FROM unnest(%(ids)s::bigint[], %(next)s::bigint[]) AS g (id, next_sequence) WHERE t.id = g.id
@@ -85,7 +92,8 @@ class Serving:
         held: its lane.
         aggregate: type and id.
         next_sequence: of the event that failed.
-        attempts: made for that event, this one included; 0 if it was resolved by hand.
+        attempts: of this round made for that event, this one included; 0 if it has no retrying delivery.
+        number: attempts made for that event in all, this one included.
         alone: whether it may have killed a worker.
         events: those to deliver now, in order.
         following: the sequence number after the last one that was read.
@@ -97,6 +105,7 @@ class Serving:
     aggregate: tuple[str, str]
     next_sequence: int
     attempts: int
+    number: int
     alone: bool
     events: list[Event]
     following: int
@@ -104,7 +113,7 @@ class Serving:
 
 
 def detours_start(
-    name: str, leases: LaneLeases, *, seconds: float, batch: int, topics: frozenset[str] | None
+    name: str, leases: LaneLeases, *, seconds: float, batch: int, most: int, topics: frozenset[str] | None
 ) -> list[Serving]:
     """Begin to serve the detours that are due in our lanes, and read their events.
 
@@ -113,17 +122,19 @@ def detours_start(
         leases: our lanes; all that went through them must be settled.
         seconds: when a detour is due again if we die now.
         batch: events of one aggregate at a time.
+        most: detours at a time.
         topics: of the subscriber.
     """
-    held = [lane for lane in leases.held.values() if lane.blocked]
-    if not held:
-        return []
+    held = list(leases.held.values())
     values = {"lanes": [lane.lane for lane in held], "epochs": [lane.epoch for lane in held]}
     with connection.cursor() as cursor:
-        cursor.execute(START_SQL, {"name": name, "most": MOST_AT_ONCE, "seconds": seconds, **values})
+        cursor.execute(START_SQL, {"name": name, "most": most, "seconds": seconds, **values})
         rows = cursor.fetchall()
     if not rows:
         return []
+    for row in rows:
+        # A person made it: from now on new events of this aggregate wait behind it.
+        leases.held[row[1]].blocked.add((row[2], row[3]))
     waiting = [Waiting(row[2], row[3], row[4], leases.held[row[1]].cursor) for row in rows]
     read = aggregates_read(waiting, batch, topics)
     return [
@@ -133,6 +144,7 @@ def detours_start(
             aggregate=(row[2], row[3]),
             next_sequence=row[4],
             attempts=row[6],
+            number=row[8],
             alone=row[5] or row[7] == ErrorClass.CRASH,
             events=read[row[2], row[3]][0],
             following=read[row[2], row[3]][1],
@@ -149,58 +161,95 @@ def crashed(serving: Serving, most: int) -> Failure | None:
     return Failure(serving.events[0], ErrorClass.PERMANENT, CRASHED_CODE, CRASHED_MESSAGE)
 
 
+@dataclass(slots=True)
+class _Sorted:
+    """What becomes of detours that were served."""
+
+    through: list[Event] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    undone: list[int] = field(default_factory=list)
+    advanced: list[tuple[int, int]] = field(default_factory=list)
+    finished: dict[int, tuple[str, str]] = field(default_factory=dict)
+    counts: dict[int, Count] = field(default_factory=dict)
+    retried: list[str] = field(default_factory=list)
+
+
 def detours_settle(
-    name: str, ladder: Sequence[float], served: Sequence[Serving], failures: Sequence[Failure]
+    worker: Worker, served: Sequence[Serving], failures: Sequence[Failure]
 ) -> dict[int, tuple[str, str]]:
     """Record what became of detours, in the current transaction, for the lanes that are still ours.
 
     Args:
-        name: of the subscriber.
-        ladder: upper bounds of the waits before each retry.
+        worker: who served them.
         served: the detours.
         failures: what failed of their events; all else went through.
 
     Returns:
         By id, the aggregates that are back on the log.
     """
+    name = worker.name
     kept = lanes_hold(name, {one.held.lane: one.held for one in served}.values())
-    by_aggregate = {failure.event.aggregate: failure for failure in first_of_each_aggregate(failures)}
-    resolved: list[int] = []
-    failed: list[Failed] = []
-    undone: list[int] = []
-    advanced: list[tuple[int, int]] = []
-    finished: dict[int, tuple[str, str]] = {}
-    counts: dict[int, Count] = {}
-    for one in served:
-        if one.held.lane not in kept:
-            continue
-        failure = by_aggregate.get(one.aggregate)
-        stop = failure.event.sequence if failure else one.following
-        through = [event.id for event in one.events if event.sequence < stop]
-        resolved += through
-        count = counts.setdefault(one.held.lane, Count())
-        count.processed += len(through)
-        count.retries += 1 if one.attempts else 0
-        if failure is not None and failure.error_class in HALTING:
-            if through:
-                advanced.append((one.id, stop))
-            else:
-                undone.append(one.id)
-        elif failure is not None:
-            count.errors += 1
-            failed.append(Failed(failure, max(one.attempts, 1) if stop == one.next_sequence else 1))
-        elif one.all_read:
-            finished[one.id] = one.aggregate
-        else:
-            advanced.append((one.id, stop))
     with connection.cursor() as cursor:
-        cursor.execute(RESOLVE_SQL, {"name": name, "events": resolved})
-        cursor.execute(UNDO_SQL, {"name": name, "ids": undone})
+        cursor.execute(PLACES_SQL, {"ids": [one.id for one in served]})
+        places: dict[int, int] = dict(cursor.fetchall())
+    by_aggregate = {failure.event.aggregate: failure for failure in first_of_each_aggregate(failures)}
+    result = _Sorted()
+    for one in served:
+        if one.held.lane in kept and one.id in places:
+            _sort(one, places[one.id], by_aggregate.get(one.aggregate), worker, result)
+    with connection.cursor() as cursor:
+        cursor.execute(RESOLVE_SQL, {"name": name, "events": [event.id for event in result.through]})
+        numbers: dict[int, int] = dict(cursor.fetchall())
+        cursor.execute(UNDO_SQL, {"name": name, "ids": result.undone})
+        advanced = result.advanced
         cursor.execute(ADVANCE_SQL, {"ids": [one[0] for one in advanced], "next": [one[1] for one in advanced]})
-        cursor.execute(FINISH_SQL, {"ids": list(finished)})
-    lanes_count(name, counts)
-    dead = failures_record(name, ladder, failed)
-    log.info(
-        "detours_served", subscriber=name, detours=len(served), finished=len(finished), failed=len(failed), dead=dead
+        cursor.execute(FINISH_SQL, {"ids": list(result.finished)})
+    lanes_count(name, result.counts)
+    successes_record(worker.handling, worker.successes(result.through, numbers))
+    dead = failures_record(worker.handling, result.failed, onwards=True)
+    worker.tally.add(
+        [event.topic for event in result.through],
+        [failed.failure.event.topic for failed in result.failed],
+        result.retried,
     )
-    return finished
+    log.info(
+        "detours_served",
+        subscriber=name,
+        detours=len(served),
+        finished=len(result.finished),
+        failed=len(result.failed),
+        dead=dead,
+    )
+    return result.finished
+
+
+def _sort(one: Serving, place: int, failure: Failure | None, worker: Worker, result: _Sorted) -> None:
+    """Decide what becomes of one detour, which a person may have moved to ``place`` meanwhile."""
+    if place < one.next_sequence:
+        # Sent back: all of it comes again from there, in order, whatever became of it now.
+        result.advanced.append((one.id, place))
+        return
+    stop = failure.event.sequence if failure is not None else one.following
+    through = [event for event in one.events if event.sequence < stop]
+    result.through += through
+    count = result.counts.setdefault(one.held.lane, Count())
+    count.processed += len(through)
+    if one.attempts:
+        count.retries += 1
+        result.retried += [event.topic for event in one.events[:1]]
+    if failure is not None and stop < place:
+        # It was skipped while it was on its way: that it failed does not matter any more.
+        result.advanced.append((one.id, place))
+    elif failure is not None and failure.error_class in HALTING:
+        if through:
+            result.advanced.append((one.id, stop))
+        else:
+            result.undone.append(one.id)
+    elif failure is not None:
+        count.errors += 1
+        counted = stop == one.next_sequence and one.attempts > 0
+        result.failed.append(worker.failed(failure, one.attempts if counted else 1, counted=counted))
+    elif one.all_read and stop >= place:
+        result.finished[one.id] = one.aggregate
+    else:
+        result.advanced.append((one.id, max(stop, place)))

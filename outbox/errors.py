@@ -40,6 +40,18 @@ class UnknownSubscriber(OutboxError, LookupError):
     """No subscriber of this name is listed in OUTBOX_SUBSCRIBERS."""
 
 
+class InvalidLimit(OutboxError, ValueError):
+    """The limit is out of its range."""
+
+
+class InvalidFilter(OutboxError, ValueError):
+    """The filter names a condition that does not exist, or a value that it cannot have."""
+
+
+class DecisionRefused(OutboxError):
+    """What was asked for cannot be done with this delivery, event or subscriber, as it is now."""
+
+
 class LanesLost(OutboxError):
     """Another worker has claimed these lanes meanwhile; what was done for them is not recorded."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,44 +31,103 @@ _VARYING: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\w*\d\w*\b|'[^']*'|\"
 
 # One statement for a first failure and for a failed retry: the delivery, its attempt, and the detour of the aggregate.
 # The moment of the next attempt is the database's clock plus a wait with full jitter; without a wait it is dead.
+# ``added`` is 0 for an attempt that was counted before it was made. One that was not, on a delivery that is open
+# already, is the first of a new round: a person sent the aggregate back. A dead delivery that its aggregate passes
+# leaves a detour that is due at once, at the event after it. A detour that a lane finds was made by a person who
+# sent the aggregate back: it stays where it is.
 RECORD_SQL: Final = """
 WITH given AS MATERIALIZED (
   SELECT *, clock_timestamp() + wait * interval '1 second' AS due,
-         CASE WHEN wait IS NULL THEN 'dead' ELSE 'retrying' END AS state
+         CASE WHEN wait IS NULL THEN 'dead' ELSE 'retrying' END AS state, wait IS NULL AND passes AS passed
     FROM unnest(%(event_id)s::bigint[], %(position)s::bigint[], %(lane)s::smallint[], %(topic)s::text[],
                 %(type)s::text[], %(aggregate_type)s::text[], %(aggregate_id)s::text[], %(sequence)s::bigint[],
-                %(envelope)s::text[], %(attempts)s::int[], %(wait)s::float8[], %(error_class)s::text[],
-                %(code)s::text[], %(message)s::text[], %(traceback)s::text[], %(fingerprint)s::text[])
-      AS g (event_id, position, lane, topic, type, aggregate_type, aggregate_id, sequence, envelope, attempts, wait,
-            error_class, code, message, traceback, fingerprint)
+                %(envelope)s::text[], %(added)s::int[], %(wait)s::float8[], %(error_class)s::text[],
+                %(code)s::text[], %(message)s::text[], %(traceback)s::text[], %(fingerprint)s::text[],
+                %(passes)s::boolean[], %(seconds)s::float8[], %(response)s::text[])
+      AS g (event_id, position, lane, topic, type, aggregate_type, aggregate_id, sequence, envelope, added, wait,
+            error_class, code, message, traceback, fingerprint, passes, seconds, response)
 ), written AS (
   INSERT INTO outbox_delivery AS d
         (subscription_id, event_id, position, lane, topic, type, aggregate_type, aggregate_id, sequence, envelope,
          state, attempts, next_attempt_at, error_class, code, message, traceback, fingerprint)
   SELECT %(name)s, event_id, position, lane, topic, type, aggregate_type, aggregate_id, sequence, envelope::jsonb,
-         state, attempts, due, error_class, code, message, traceback, fingerprint FROM given
+         state, added, due, error_class, code, message, traceback, fingerprint FROM given
   ON CONFLICT (event_id, subscription_id) WHERE state IN ('retrying', 'dead') DO UPDATE
-     SET state = excluded.state, attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at,
+     SET state = excluded.state, attempts = d.attempts + excluded.attempts,
+         attempts_before = CASE WHEN excluded.attempts = 0 THEN d.attempts_before ELSE d.attempts END,
+         next_attempt_at = excluded.next_attempt_at,
          error_class = excluded.error_class, code = excluded.code, message = excluded.message,
          traceback = excluded.traceback, fingerprint = excluded.fingerprint, updated_at = clock_timestamp()
-  RETURNING d.id, d.attempts, d.error_class, d.code, d.message
+  RETURNING d.event_id, d.attempts
 ), noted AS (
-  INSERT INTO outbox_attempt (delivery_id, number, error_class, code, message)
-  SELECT id, attempts, error_class, code, message FROM written
+  INSERT INTO outbox_attempt (subscriber, event_id, number, outcome, error_class, code, message, response, worker,
+                              started_at, seconds)
+  SELECT %(name)s, g.event_id, w.attempts, 'failed', g.error_class, g.code, g.message, g.response, %(worker)s,
+         clock_timestamp() - g.seconds * interval '1 second', g.seconds
+    FROM given g JOIN written w ON w.event_id = g.event_id
 )
-INSERT INTO outbox_detour (subscription_id, lane, aggregate_type, aggregate_id, next_sequence, due, started)
-SELECT %(name)s, lane, aggregate_type, aggregate_id, sequence, due, false FROM given
+INSERT INTO outbox_detour AS t (subscription_id, lane, aggregate_type, aggregate_id, next_sequence, due, started)
+SELECT %(name)s, lane, aggregate_type, aggregate_id, sequence + passed::int,
+       CASE WHEN passed THEN clock_timestamp() ELSE due END, false FROM given
 ON CONFLICT (aggregate_type, aggregate_id, subscription_id) DO UPDATE
-   SET next_sequence = excluded.next_sequence, due = excluded.due, started = false
+   SET next_sequence = CASE WHEN %(onwards)s THEN excluded.next_sequence
+                            ELSE least(t.next_sequence, excluded.next_sequence) END,
+       due = CASE WHEN %(onwards)s OR excluded.next_sequence <= t.next_sequence THEN excluded.due ELSE t.due END,
+       started = false
+"""
+SUCCEEDED_SQL: Final = """
+INSERT INTO outbox_attempt (subscriber, event_id, number, outcome, error_class, code, message, response, worker,
+                            started_at, seconds)
+SELECT %(name)s, event_id, number, 'delivered', '', '', '', response, %(worker)s,
+       clock_timestamp() - ago * interval '1 second', seconds
+  FROM unnest(%(event_id)s::bigint[], %(number)s::int[], %(response)s::text[], %(ago)s::float8[], %(seconds)s::float8[])
+    AS g (event_id, number, response, ago, seconds)
 """
 
 
 @dataclass(frozen=True, slots=True)
+class Handling:
+    """How the failures of a subscriber are handled, and by whom.
+
+    Attributes:
+        name: of the subscriber.
+        ladder: upper bounds of the waits before each retry.
+        worker: name of the worker, for the timeline.
+        goes_on: by topic, whether an aggregate goes on after a dead delivery.
+    """
+
+    name: str
+    ladder: Sequence[float]
+    worker: str
+    goes_on: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """A failure to be recorded, with the number of attempts that this makes."""
+    """A failure to be recorded.
+
+    Attributes:
+        failure: what failed.
+        attempts: attempts of this round of the ladder, this one included.
+        counted: whether this one was counted in its delivery before it was made.
+        seconds: that the call took.
+    """
 
     failure: Failure
     attempts: int
+    counted: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """A successful attempt to be kept: of which event, the how manieth, when (monotonic), how long, what was said."""
+
+    event_id: int
+    number: int
+    ended: float
+    seconds: float
+    response: str
 
 
 def is_database_trouble(exc: BaseException) -> bool:
@@ -102,23 +162,25 @@ def those_through(events: Sequence[Event], failures: Iterable[Failure]) -> list[
     return [event for event in events if event.position < behind.get(event.aggregate, event.position + 1)]
 
 
-def failures_record(name: str, ladder: Sequence[float], failed: Sequence[Failed]) -> int:
+def failures_record(handling: Handling, failed: Sequence[Failed], *, onwards: bool = False) -> int:
     """Write the deliveries, attempts and detours of failures, one per aggregate.
 
     Args:
-        name: of the subscriber.
-        ladder: upper bounds of the waits before each retry.
+        handling: of the subscriber.
         failed: the failures.
+        onwards: whether they happened on detours, which go on to them.
 
     Returns:
         How many of them are dead now.
     """
     if not failed:
         return 0
-    waits = [_wait(one, ladder) for one in failed]
+    waits = [_wait(one, handling.ladder) for one in failed]
     events = [one.failure.event for one in failed]
     values: dict[str, Any] = {
-        "name": name,
+        "name": handling.name,
+        "worker": handling.worker[:100],
+        "onwards": onwards,
         "event_id": [event.id for event in events],
         "position": [event.position for event in events],
         "lane": [event.lane for event in events],
@@ -128,17 +190,38 @@ def failures_record(name: str, ladder: Sequence[float], failed: Sequence[Failed]
         "aggregate_id": [event.aggregate_id for event in events],
         "sequence": [event.sequence for event in events],
         "envelope": [envelope_of(event) for event in events],
-        "attempts": [one.attempts for one in failed],
+        "added": [0 if one.counted else 1 for one in failed],
         "wait": waits,
         "error_class": [one.failure.error_class.value for one in failed],
         "code": [_plain(one.failure.code)[:100] for one in failed],
         "message": [_plain(one.failure.message)[:MESSAGE_LENGTH] for one in failed],
         "traceback": [_plain(one.failure.traceback)[-TRACEBACK_LENGTH:] for one in failed],
-        "fingerprint": [_fingerprint(name, one.failure) for one in failed],
+        "fingerprint": [fingerprint(handling.name, one.failure) for one in failed],
+        "passes": [handling.goes_on(event.topic) for event in events],
+        "seconds": [one.seconds for one in failed],
+        "response": [_plain(one.failure.response)[:200] for one in failed],
     }
     with connection.cursor() as cursor:
         cursor.execute(RECORD_SQL, values)
     return waits.count(None)
+
+
+def successes_record(handling: Handling, succeeded: Sequence[Succeeded]) -> None:
+    """Write attempts that went through."""
+    if not succeeded:
+        return
+    now = time.monotonic()
+    values: dict[str, Any] = {
+        "name": handling.name,
+        "worker": handling.worker[:100],
+        "event_id": [one.event_id for one in succeeded],
+        "number": [one.number for one in succeeded],
+        "response": [_plain(one.response)[:200] for one in succeeded],
+        "ago": [now - one.ended + one.seconds for one in succeeded],
+        "seconds": [one.seconds for one in succeeded],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(SUCCEEDED_SQL, values)
 
 
 def envelope_of(event: Event) -> str:
@@ -155,9 +238,9 @@ def _wait(one: Failed, ladder: Sequence[float]) -> float | None:
     return random.uniform(0.0, ladder[one.attempts - 1])  # noqa: S311 - full jitter, no secret
 
 
-def _fingerprint(name: str, failure: Failure) -> str:
-    """The same for failures that differ only in ids, numbers and quoted values."""
-    kind = "\0".join([name, failure.event.type, failure.error_class, failure.code, _VARYING.sub("?", failure.message)])
+def fingerprint(destination: str, failure: Failure) -> str:
+    """The same for failures of one destination that differ only in ids, numbers and quoted values."""
+    kind = "\0".join([destination, failure.error_class, failure.code, _VARYING.sub("?", failure.message)])
     return hashlib.sha256(kind.encode(errors="replace")).hexdigest()[:32]
 
 

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django.db import connection
+from django.db import connection, transaction
 
+from outbox.failures import Succeeded
 from outbox.lanes import LANES
 
 # A lease is free when it has run out or was given back. A lane that is taken from somebody who did not give it back
@@ -61,6 +62,12 @@ OTHERS_SQL: Final = """
 SELECT count(*) FROM outbox_relay
  WHERE subscription_id = %(name)s AND owner <> %(owner)s AND seen_at > clock_timestamp() - %(seconds)s * interval '1 s'
 """
+# Under a limit of concurrency claims queue for the subscription's row, so that two workers never count each other out.
+QUEUE_SQL: Final = "SELECT 1 FROM outbox_subscription WHERE name = %(name)s FOR UPDATE"
+OWNERS_SQL: Final = """
+SELECT DISTINCT owner FROM outbox_lane
+ WHERE subscription_id = %(name)s AND owner <> '' AND lease_until > clock_timestamp() ORDER BY owner
+"""
 GONE_SQL: Final = """
 DELETE FROM outbox_relay
  WHERE owner = %(owner)s OR seen_at < clock_timestamp() - interval '1 hour'
@@ -83,7 +90,9 @@ class HeldLane:
         short: the last read found less than it asked for.
         rest_until: ``time.monotonic()`` until when nothing is read of it, after an outage of its own.
         outages: outages in a row of this lane alone.
-        blocked: aggregates with a detour. Only the holder makes and ends detours, so this is always right.
+        blocked: aggregates whose detour the holder knows. Only the holder ends one, and one that a person made begins
+            when the holder starts it (see ``outbox.deciding``), so no event of them is delivered past it.
+        successes: attempts that went through and are kept with the next settle.
     """
 
     lane: int
@@ -98,6 +107,7 @@ class HeldLane:
     rest_until: float = 0.0
     outages: int = 0
     blocked: set[tuple[str, str]] = field(default_factory=set)
+    successes: list[Succeeded] = field(default_factory=list)
 
 
 class LaneLeases:
@@ -108,6 +118,9 @@ class LaneLeases:
         owner: name of this worker, different from all others.
         seconds: length of a lease.
         resident: True for a relay that stays, and shares the lanes evenly with the other relays.
+
+    Attributes:
+        concurrency: workers that may hold lanes at a time, or None.
     """
 
     def __init__(self, name: str, owner: str, seconds: float, *, resident: bool) -> None:
@@ -117,9 +130,11 @@ class LaneLeases:
         self._seconds = seconds
         self._resident = resident
         self._share_known = LANES
+        self.concurrency: int | None = None
         self.claims = 0
         self._until = 0.0
         self._next_look = 0.0
+        self._next_rank = 0.0
 
     def remaining(self) -> float:
         """Seconds for which the leases surely last, by a clock that was read before they were asked for."""
@@ -155,6 +170,8 @@ class LaneLeases:
 
     def excess(self) -> list[HeldLane]:
         """Lanes beyond this relay's share, to be settled and given back."""
+        if self.held and self.concurrency is not None and self._is_one_too_many(self.concurrency):
+            return list(self.held.values())
         if not self._resident:
             return []
         surplus = len(self.held) - self._share_known
@@ -182,28 +199,55 @@ class LaneLeases:
             cursor.execute(PRESENT_SQL, values)
             cursor.execute(OTHERS_SQL, values)
             others = cursor.fetchone()[0]
-        self._share_known = math.ceil(LANES / (others + 1))
+        workers = others + 1 if self.concurrency is None else min(others + 1, self.concurrency)
+        self._share_known = math.ceil(LANES / workers)
         return self._share_known
+
+    def _is_one_too_many(self, limit: int) -> bool:
+        """Whether others come before us; all workers rank each other alike, so exactly ``limit`` of them stay."""
+        now = time.monotonic()
+        if now < self._next_rank:
+            return False
+        self._next_rank = now + 0.5
+        owners = self._owners()
+        return self._owner in owners and owners.index(self._owner) >= limit
+
+    def _owners(self) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(OWNERS_SQL, {"name": self._name})
+            return [row[0] for row in cursor.fetchall()]
 
     def _claim(self, share: int) -> None:
         room = share - len(self.held)
         if room <= 0:
             return
         started = time.monotonic()
-        values: dict[str, Any] = {"name": self._name, "owner": self._owner, "seconds": self._seconds}
+        if self.concurrency is None:
+            claimed = self._claimed(room)
+        else:
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    cursor.execute(QUEUE_SQL, {"name": self._name})
+                others = set(self._owners()) - {self._owner}
+                claimed = self._claimed(room) if len(others) < self.concurrency else []
+        if not claimed:
+            return
+        self.claims += 1
+        for lane, epoch, position, strikes in claimed:
+            self.held[lane] = HeldLane(lane, epoch, position, position, strikes)
         with connection.cursor() as cursor:
-            cursor.execute(CLAIM_SQL, {**values, "held": list(self.held), "limit": room})
-            claimed = cursor.fetchall()
-            if not claimed:
-                return
-            self.claims += 1
-            for lane, epoch, position, strikes in claimed:
-                self.held[lane] = HeldLane(lane, epoch, position, position, strikes)
             cursor.execute(BLOCKED_SQL, {"name": self._name, "lanes": [row[0] for row in claimed]})
             for lane, aggregate_type, aggregate_id in cursor.fetchall():
                 self.held[lane].blocked.add((aggregate_type, aggregate_id))
         ends = started + self._seconds
         self._until = ends if len(self.held) == len(claimed) else min(self._until, ends)
+
+    def _claimed(self, room: int) -> list[tuple[int, int, int, int]]:
+        values: dict[str, Any] = {"name": self._name, "owner": self._owner, "seconds": self._seconds}
+        with connection.cursor() as cursor:
+            cursor.execute(CLAIM_SQL, {**values, "held": list(self.held), "limit": room})
+            claimed: list[tuple[int, int, int, int]] = cursor.fetchall()
+            return claimed
 
     @staticmethod
     def _keys(lanes: Iterable[HeldLane]) -> dict[str, list[int]]:

@@ -63,6 +63,14 @@ class LaneRead:
         """Where the cursor goes when all of it is done with; a lane that is read to its end goes on to the head."""
         return max(self.last, head) if self.short else self.last
 
+    def cut(self, last: int) -> bool:
+        """Leave out what comes after this position; whether events are left."""
+        if self.events and self.events[-1].position > last:
+            self.events = [event for event in self.events if event.position <= last]
+            self.last = self.events[-1].position if self.events else self.held.cursor
+            self.short = False
+        return bool(self.events)
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:

@@ -72,6 +72,7 @@ class SubscriberRelay:
         if self._leases.held:
             self._cursors.settle_all()
             self._cursors.mark()
+        self._worker.tally.write()
         self._leases.leave()
 
     @property
@@ -109,6 +110,7 @@ class SubscriberRelay:
         self._leases.forget()
         self._sequencer.forget()
         self._batches.forget()
+        self._retries.forget()
         self._head = 0
 
     def _upkeep(self) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Final
 
 from outbox.cursors import Cursors
 from outbox.delivering import Halted, deliver_in_transaction
-from outbox.detours import Serving, crashed, detours_settle, detours_start
+from outbox.detours import MOST_AT_ONCE, Serving, crashed, detours_settle, detours_start
 from outbox.events import Event
 from outbox.failures import HALTING, first_of_each_aggregate, those_through
 from outbox.settling import lanes_hold, settling
 from outbox.subscribers import Failure
 from outbox.worker import Worker
+
+LOOK_SECONDS: Final = 0.5
 
 
 class Retries:
@@ -20,23 +24,36 @@ class Retries:
     def __init__(self, worker: Worker, cursors: Cursors) -> None:
         self._worker = worker
         self._cursors = cursors
+        self._next_look = 0.0
+
+    def forget(self) -> None:
+        """Look at the next occasion, after an error."""
+        self._next_look = 0.0
 
     def serve_due(self) -> int:
         """Serve what is due; how many events are done with."""
         worker = self._worker
-        if not any(held.blocked for held in worker.leases.held.values()):
+        now = time.monotonic()
+        # What we know of may be due any moment; what people made meanwhile is looked for now and then.
+        if not any(held.blocked for held in worker.leases.held.values()) and now < self._next_look:
             return 0
+        self._next_look = now + LOOK_SECONDS
         # An aggregate is back on the log when it has caught up with its lane: with the cursor as the database has it.
         self._cursors.settle_all()
         if not worker.lease_lasts():
+            return 0
+        allowed = worker.allowance(MOST_AT_ONCE)
+        if not allowed:
             return 0
         served = detours_start(
             worker.name,
             worker.leases,
             seconds=worker.lease_seconds,
-            batch=worker.batch,
+            batch=worker.batch if worker.rate_limit is None else 1,
+            most=allowed,
             topics=worker.subscriber.topics,
         )
+        worker.give_back(allowed - sum(len(one.events) for one in served))
         together = [one for one in served if not one.alone]
         done = self._serve(together) if together else 0
         for one in served:
@@ -51,7 +68,7 @@ class Retries:
         served = [one for one in served if worker.leases.held.get(one.held.lane) is one.held]
         if not served:
             return 0
-        most = len(worker.ladder) + 1
+        most = len(worker.handling.ladder) + 1
         known = [failure for failure in (crashed(one, most) for one in served) if failure is not None]
         hopeless = {failure.event.aggregate for failure in known}
         calls = [one for one in served if one.aggregate not in hopeless]
@@ -61,7 +78,7 @@ class Retries:
         else:
             failures = known + self._outside(calls, events)
             with settling(worker.lease_seconds):
-                finished = detours_settle(worker.name, worker.ladder, served, failures)
+                finished = detours_settle(worker, served, failures)
         for one in served:
             if one.id in finished:
                 one.held.blocked.discard(one.aggregate)
@@ -77,12 +94,13 @@ class Retries:
                 kept = lanes_hold(worker.name, {one.held.lane: one.held for one in served}.values())
                 mine = [event for event in events if event.lane in kept]
                 if mine:
-                    failures += deliver_in_transaction(worker.subscriber, mine, worker.deadline())
-                finished = detours_settle(worker.name, worker.ladder, served, failures)
+                    with worker.timed():
+                        failures += deliver_in_transaction(worker.subscriber, mine, worker.deadline())
+                finished = detours_settle(worker, served, failures)
         except Halted as exc:
             failures = [*known, *exc.for_all(events)]
             with settling(worker.lease_seconds):
-                return failures, detours_settle(worker.name, worker.ladder, served, failures)
+                return failures, detours_settle(worker, served, failures)
         if through := those_through(mine, first_of_each_aggregate(failures)):
             worker.subscriber.after_commit(through)
         return failures, finished

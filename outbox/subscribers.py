@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -47,6 +47,7 @@ class Failure:
         code: stable short word, for grouping.
         message: one bounded sentence for a person; nothing secret.
         traceback: bounded, or the empty string.
+        response: what the other side answered, in short; nothing secret.
     """
 
     event: Event
@@ -54,6 +55,7 @@ class Failure:
     code: str
     message: str
     traceback: str = ""
+    response: str = ""
 
 
 class Subscriber:
@@ -69,6 +71,12 @@ class Subscriber:
         ladder: upper bounds, in seconds, of the waits before each retry; then the delivery is dead. None takes
             1, 2, 4, 8 ... for OUTBOX_MAX_RETRIES.
         batch_size: events of one lane per call; None takes OUTBOX_BATCH_SIZE.
+        dead_policy: ``block`` or ``skip``: whether a dead delivery holds its aggregate back (see ``outbox.policies``);
+            OUTBOX_DEAD_POLICY goes before.
+        takes_repeats: whether events may come again, in order, without harm. Those outside of transactions must; a
+            transactional one that says so can be sent back in the log.
+        rate_limit: events a second over all processes, or None; the subscription's own goes before.
+        concurrency: calls of ``deliver`` at a time over all processes, or None; the subscription's own goes before.
     """
 
     name: ClassVar[str]
@@ -78,6 +86,10 @@ class Subscriber:
     call_seconds: float = 10.0
     ladder: tuple[float, ...] | None = None
     batch_size: int | None = None
+    dead_policy: Literal["block", "skip"] = "block"
+    takes_repeats: bool | None = None
+    rate_limit: float | None = None
+    concurrency: int | None = None
 
     def deliver(self, events: Sequence[Event], deadline: Deadline) -> list[Failure]:
         """Take the events, those of one aggregate in their order.
@@ -100,8 +112,17 @@ class Subscriber:
     def after_commit(self, events: Sequence[Event]) -> None:
         """Called after the transaction of a transactional subscriber, with the events that went through."""
 
+    def receipts(self, events: Sequence[Event]) -> Mapping[int, str]:
+        """What the other side said to the events of this thread's last call, by id of the event; for the timeline."""
+        return {}
+
     def close(self) -> None:
         """Let go of connections; called once when the process ends in good order."""
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether events may be given to it again."""
+        return not self.transactional if self.takes_repeats is None else self.takes_repeats
 
     def retry_ladder(self) -> tuple[float, ...]:
         """The waits in force."""

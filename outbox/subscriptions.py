@@ -1,25 +1,25 @@
-"""Subscriptions: made when a subscriber first appears, paused by people, broken and mended by outages."""
+"""Subscriptions: made when a subscriber first appears; paused and limited by people while it runs."""
 
 from __future__ import annotations
 
-import random
 from datetime import datetime
-from enum import Enum
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import structlog
 from django.db import connection, transaction
-from django.utils import timezone
+from django.db.models import Case, F, When
+from django.db.models.functions import Now
 
+from operations.audit import SYSTEM, audit_record
+from outbox.errors import InvalidLimit, UnknownSubscriber
 from outbox.lanes import LANES
 from outbox.models import Subscription
 from outbox.sequencing import LOCK_KEY
 from outbox.subscribers import Subscriber, subscribers
+from outbox.wakeup import wake
 
 log = structlog.get_logger(__name__)
-
-BREAKER_FIRST_SECONDS: Final = 1.0
-BREAKER_LONGEST_SECONDS: Final = 30.0
 
 # All lanes start at one place. A reader that starts at the head must hold the sequencer's lock while it reads it:
 # only then is every position up to it visible, and the ones after it unseen.
@@ -29,40 +29,6 @@ INSERT INTO outbox_lane (subscription_id, lane, cursor, lease_until)
 SELECT %(name)s, lane, %(cursor)s, 'epoch' FROM generate_series(0, %(last)s) AS lane
 ON CONFLICT (subscription_id, lane) DO NOTHING
 """
-
-GATE_SQL: Final = """
-SELECT paused_at IS NOT NULL AND COALESCE(paused_until > clock_timestamp(), true),
-       breaker_failures > 0, COALESCE(breaker_until > clock_timestamp(), false)
-  FROM outbox_subscription WHERE name = %s
-"""
-
-# The probe after an outage: whoever moves the moment on may try one batch, the others wait for what comes of it.
-PROBE_SQL: Final = """
-UPDATE outbox_subscription SET breaker_until = clock_timestamp() + %(seconds)s * interval '1 second'
- WHERE name = %(name)s AND breaker_failures > 0 AND breaker_until <= clock_timestamp() RETURNING name
-"""
-RETURN_SQL: Final = """
-UPDATE outbox_subscription SET breaker_until = clock_timestamp() WHERE name = %(name)s AND breaker_failures > 0
-"""
-OPEN_SQL: Final = """
-UPDATE outbox_subscription
-   SET breaker_failures = breaker_failures + 1, breaker_message = %(message)s,
-       breaker_until = clock_timestamp()
-         + %(jitter)s * least(%(longest)s, %(first)s * 2 ^ least(breaker_failures, 20)) * interval '1 second'
- WHERE name = %(name)s RETURNING breaker_failures
-"""
-CLOSE_SQL: Final = """
-UPDATE outbox_subscription SET breaker_failures = 0, breaker_until = NULL, breaker_message = ''
- WHERE name = %(name)s AND breaker_failures > 0
-"""
-
-
-class Gate(Enum):
-    """Whether a subscriber may be given events now."""
-
-    OPEN = "open"
-    CLOSED = "closed"
-    PROBE = "probe"
 
 
 def subscription_ensure(subscriber: Subscriber) -> None:
@@ -90,59 +56,79 @@ def subscriptions_ensure() -> None:
     Subscription.objects.filter(active=True).exclude(name__in=listed).update(active=False)
 
 
-def subscription_pause(*, name: str, reason: str, until: datetime | None = None) -> None:
-    """Give the subscriber no events from the next batch on.
+def subscription_pause(*, name: str, reason: str, until: datetime | None = None, actor: str = SYSTEM) -> None:
+    """Give the subscriber no events from the next batch on; a call that is under way ends.
 
     Args:
         name: of the subscriber.
         reason: why, for whoever looks.
         until: when it goes on by itself; None waits for ``subscription_resume``.
+        actor: who asks for it.
+
+    Raises:
+        UnknownSubscriber: it has no subscription.
     """
-    Subscription.objects.filter(name=name).update(paused_at=timezone.now(), paused_until=until, paused_reason=reason)
+    values = {"paused_at": Now(), "paused_until": until, "paused_reason": reason[:1000], "paused_by": actor[:200]}
+    with transaction.atomic():
+        _update(name, values)
+        detail = {"reason": reason[:1000], "until": until.isoformat() if until else None}
+        audit_record(actor=actor, action="subscriber.paused", target=f"subscriber:{name}", detail=detail)
     log.warning("subscription_paused", subscriber=name, reason=reason)
 
 
-def subscription_resume(*, name: str) -> None:
-    """Give the subscriber events again, where it stopped."""
-    Subscription.objects.filter(name=name).update(paused_at=None, paused_until=None, paused_reason="")
+def subscription_resume(*, name: str, actor: str = SYSTEM) -> None:
+    """Give the subscriber events again, where it stopped.
+
+    Raises:
+        UnknownSubscriber: it has no subscription.
+    """
+    with transaction.atomic():
+        _update(name, {"paused_at": None, "paused_until": None, "paused_reason": "", "paused_by": ""})
+        audit_record(actor=actor, action="subscriber.resumed", target=f"subscriber:{name}")
+        transaction.on_commit(partial(wake, "log"))
     log.info("subscription_resumed", subscriber=name)
 
 
-def gate_of(name: str) -> Gate:
-    """Whether the subscriber may be given events; PROBE means that a probe is due, and must be claimed first."""
-    with connection.cursor() as cursor:
-        cursor.execute(GATE_SQL, [name])
-        paused, broken, waiting = cursor.fetchone() or (True, False, False)
-    if paused or waiting:
-        return Gate.CLOSED
-    return Gate.PROBE if broken else Gate.OPEN
+def breaker_try(*, name: str, actor: str) -> None:
+    """Make the next probe after an outage due now.
+
+    Raises:
+        UnknownSubscriber: it has no subscription.
+    """
+    with transaction.atomic():
+        broken = Case(When(breaker_failures__gt=0, then=Now()), default=F("breaker_until"))
+        _update(name, {"breaker_until": broken})
+        audit_record(actor=actor, action="subscriber.probed", target=f"subscriber:{name}")
+        transaction.on_commit(partial(wake, "log"))
 
 
-def probe_claim(name: str, *, seconds: float) -> bool:
-    """Claim the one try after an outage, for ``seconds``."""
-    with connection.cursor() as cursor:
-        cursor.execute(PROBE_SQL, {"name": name, "seconds": seconds})
-        return cursor.fetchone() is not None
+def subscription_limit(
+    *, name: str, rate_limit: float | None, concurrency: int | None, keep_successes: bool, actor: str
+) -> None:
+    """Set the limits of a subscriber, in force from the next batch on in every process.
+
+    Args:
+        name: of the subscriber.
+        rate_limit: events a second over all processes, with bursts of one second's worth; None: as it declares.
+        concurrency: calls at a time over all processes; None: as it declares.
+        keep_successes: keep an attempt of each event that goes through.
+        actor: who asks for it.
+
+    Raises:
+        UnknownSubscriber: it has no subscription.
+        InvalidLimit: a limit is not above zero, or too large.
+    """
+    if rate_limit is not None and not 0 < rate_limit <= 1_000_000:
+        raise InvalidLimit("rate_limit: above 0, up to 1000000 events a second")
+    if concurrency is not None and not 0 < concurrency <= LANES:
+        raise InvalidLimit(f"concurrency: 1 to {LANES}")
+    values = {"rate_limit": rate_limit, "concurrency": concurrency, "keep_successes": keep_successes}
+    with transaction.atomic():
+        _update(name, values)
+        audit_record(actor=actor, action="subscriber.limited", target=f"subscriber:{name}", detail=values)
+        transaction.on_commit(partial(wake, "log"))
 
 
-def probe_return(name: str) -> None:
-    """Give a claimed try back unused: there was nothing to try it with."""
-    with connection.cursor() as cursor:
-        cursor.execute(RETURN_SQL, {"name": name})
-
-
-def breaker_open(name: str, *, message: str) -> None:
-    """Stop giving events to a subscriber whose other side is away, for 1 to 30 seconds, longer each time."""
-    with connection.cursor() as cursor:
-        values = {"first": BREAKER_FIRST_SECONDS, "longest": BREAKER_LONGEST_SECONDS}
-        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads probes, no secret
-        cursor.execute(OPEN_SQL, {"name": name, "message": message[:1000], "jitter": jitter, **values})
-        row = cursor.fetchone()
-    log.warning("breaker_opened", subscriber=name, failures=row[0] if row else 0, message=message[:200])
-
-
-def breaker_close(name: str) -> None:
-    """The other side answers again."""
-    with connection.cursor() as cursor:
-        cursor.execute(CLOSE_SQL, {"name": name})
-    log.info("breaker_closed", subscriber=name)
+def _update(name: str, values: dict[str, Any]) -> None:
+    if not Subscription.objects.filter(name=name).update(**values):
+        raise UnknownSubscriber(f"There is no subscriber named {name[:100]!r}.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -14,18 +16,23 @@ from django.db import Error
 from outbox.conf import outbox_settings
 from outbox.errors import DeliveryError, ErrorClass
 from outbox.events import Event
-from outbox.failures import HALTING, failure_of, is_database_trouble
-from outbox.leases import LaneLeases
-from outbox.subscribers import Deadline, Failure, Subscriber
-from outbox.subscriptions import (
+from outbox.failures import HALTING, Failed, Handling, Succeeded, failure_of, is_database_trouble
+from outbox.figures import Tally
+from outbox.gates import (
     Gate,
+    Look,
     breaker_close,
     breaker_open,
-    gate_of,
+    gate_look,
     probe_claim,
     probe_return,
-    subscription_pause,
+    tokens_give_back,
+    tokens_take,
 )
+from outbox.leases import LaneLeases
+from outbox.policies import goes_on
+from outbox.subscribers import Deadline, Failure, Subscriber
+from outbox.subscriptions import subscription_pause
 
 log = structlog.get_logger(__name__)
 
@@ -42,23 +49,30 @@ class Worker:
     Attributes:
         subscriber: whom it serves.
         name: of the subscriber.
-        ladder: upper bounds, in seconds, of the waits before each retry.
+        handling: how its failures are handled.
         batch: events of one lane at a time.
         lease_seconds: length of a lease.
         leases: the lanes that it holds.
         gate: whether events may be given now; looked at before each chunk.
+        tally: what was done by topic, until it is written.
+        call_ended: monotonic moment at which the last call ended.
+        call_seconds: how long it took.
     """
 
     def __init__(self, subscriber: Subscriber, *, resident: bool) -> None:
         config = outbox_settings()
         self.subscriber = subscriber
         self.name = subscriber.name
-        self.ladder = subscriber.retry_ladder()
         self.batch = subscriber.batch_size or config.batch_size
         self.lease_seconds = config.lease_seconds
         owner = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self.leases = LaneLeases(self.name, owner, config.lease_seconds, resident=resident)
+        self.handling = Handling(self.name, subscriber.retry_ladder(), owner, goes_on(subscriber))
         self.gate = Gate.CLOSED
+        self.tally = Tally(self.name)
+        self.call_ended = time.monotonic()
+        self.call_seconds = 0.0
+        self._look = Look(Gate.CLOSED)
         self._tried = False
 
     @property
@@ -66,12 +80,35 @@ class Worker:
         """Whether another call may be made: after an outage, one at most until it is known what became of it."""
         return self.gate is Gate.OPEN or (self.gate is Gate.PROBE and not self._tried)
 
+    @property
+    def rate_limit(self) -> float | None:
+        """Events a second over all processes, or None."""
+        return self.subscriber.rate_limit if self._look.rate_limit is None else self._look.rate_limit
+
+    @property
+    def keeps_successes(self) -> bool:
+        """Whether an attempt of each event that went through is kept."""
+        return self._look.keep_successes
+
     def gate_look(self) -> None:
-        """Look at pause and breaker; after an outage, claim the one try."""
+        """Look at pause, breaker and limits; after an outage, claim the one try."""
         self._tried = False
-        self.gate = gate_of(self.name)
+        self._look = gate_look(self.name)
+        self.gate = self._look.gate
+        declared = self.subscriber.concurrency
+        self.leases.concurrency = declared if self._look.concurrency is None else self._look.concurrency
         if self.gate is Gate.PROBE and not probe_claim(self.name, seconds=self.lease_seconds):
             self.gate = Gate.CLOSED
+
+    def allowance(self, want: int) -> int:
+        """How many events may be delivered now, of ``want``; what is not used must be given back."""
+        rate = self.rate_limit
+        return want if rate is None else tokens_take(self.name, rate=rate, want=want)
+
+    def give_back(self, count: int) -> None:
+        """Give back what of an allowance was not used."""
+        if self.rate_limit is not None:
+            tokens_give_back(self.name, count)
 
     def gate_leave(self) -> None:
         """Give a claimed try back if there was nothing to try it with."""
@@ -101,7 +138,8 @@ class Worker:
         if not events:
             return []
         try:
-            return self.subscriber.deliver(events, self.deadline())
+            with self.timed():
+                return self.subscriber.deliver(events, self.deadline())
         except Exception as exc:
             if isinstance(exc, Error) and is_database_trouble(exc):
                 raise
@@ -109,6 +147,35 @@ class Worker:
                 log.warning("delivery_raised", subscriber=self.name, events=len(events), error=type(exc).__name__)
                 return None
             return [failure_of(event, exc) for event in events]
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Take the time of a call."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.call_ended = time.monotonic()
+            self.call_seconds = self.call_ended - began
+
+    def failed(self, failure: Failure, attempts: int = 1, *, counted: bool = False) -> Failed:
+        """A failure of the last call, to be recorded."""
+        return Failed(failure, attempts, counted, self.call_seconds)
+
+    def successes(self, events: Sequence[Event], numbers: Mapping[int, int] | None = None) -> list[Succeeded]:
+        """Attempts of the last call that went through, to be kept: those in ``numbers``, by id; None keeps all."""
+        said = self.subscriber.receipts(events)
+        return [
+            Succeeded(
+                event.id,
+                1 if numbers is None else numbers.get(event.id, 1),
+                self.call_ended,
+                self.call_seconds,
+                said.get(event.id, ""),
+            )
+            for event in events
+            if self.keeps_successes or (numbers is not None and event.id in numbers)
+        ]
 
     def conclude(self, events: Sequence[Event], failures: Sequence[Failure]) -> int:
         """Act on what a call told about the other side: breaker and pause.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from outbox.models.delivery import Delivery, DeliveryAttempt, DeliveryState, Detour
-from outbox.models.log import AggregateSequence, LogEntry, StoredEvent, Unsequenced
-from outbox.models.subscription import Lane, RelayProcess, Subscription, Watermark
+from outbox.models.delivery import Delivery, DeliveryAttempt, DeliveryState, Detour, Outcome, Replacement, Resolution
+from outbox.models.log import AggregateSequence, LogEntry, Retained, StoredEvent, Unsequenced
+from outbox.models.subscription import Lane, RelayProcess, Subscription, TopicFigure, Watermark
 
 __all__ = [
     "AggregateSequence",
@@ -14,9 +14,14 @@ __all__ = [
     "Detour",
     "Lane",
     "LogEntry",
+    "Outcome",
     "RelayProcess",
+    "Replacement",
+    "Resolution",
+    "Retained",
     "StoredEvent",
     "Subscription",
+    "TopicFigure",
     "Unsequenced",
     "Watermark",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 from outbox.events import NAME_LENGTH
 from outbox.models.fields import JSONTextField
@@ -34,6 +35,7 @@ class StoredEvent(models.Model):
     class Meta:
         db_table = "outbox_event"
         verbose_name = "event"
+        permissions = [("read_payload", "Can read payloads"), ("process_log", "Can drain the log by hand")]
         indexes = [
             # Serves detours (the events of one aggregate from a sequence number on) and the list of an aggregate.
             models.Index(fields=["aggregate_type", "aggregate_id", "sequence"], name="outbox_event_aggregate"),
@@ -82,3 +84,16 @@ class AggregateSequence(models.Model):
 
     class Meta:
         db_table = "outbox_aggregate"
+
+
+class Retained(models.Model):
+    """From where on the log is whole: one row, written when partitions are dropped."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    first_event_id = models.BigIntegerField(help_text="Every event from this id on is there.")
+    first_position = models.BigIntegerField(help_text="Every place from this one on is there.")
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "outbox_retained"
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="outbox_retained_one_row")]

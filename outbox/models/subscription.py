@@ -10,7 +10,7 @@ from outbox.lanes import LANES
 
 
 class Subscription(models.Model):
-    """One subscriber's state, shared by all processes: pause and breaker.
+    """One subscriber's state, shared by all processes: pause, breaker and limits.
 
     The breaker is open while ``breaker_until`` is ahead. When that moment has passed, whoever moves it on with one
     conditional UPDATE may try one batch; it closes the breaker or leaves it open.
@@ -23,13 +23,32 @@ class Subscription(models.Model):
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_until = models.DateTimeField(null=True, blank=True, help_text="Null: until it is resumed by hand.")
     paused_reason = models.TextField(blank=True, default="", db_default="")
+    paused_by = models.CharField(max_length=200, blank=True, default="", db_default="")
     breaker_failures = models.IntegerField(default=0, db_default=0)
     breaker_until = models.DateTimeField(null=True, blank=True)
     breaker_message = models.TextField(blank=True, default="", db_default="")
+    rate_limit = models.FloatField(null=True, blank=True, help_text="Events a second; null: as it declares.")
+    concurrency = models.SmallIntegerField(
+        null=True, blank=True, help_text="Calls at a time over all processes; null: as it declares."
+    )
+    tokens = models.FloatField(default=0, db_default=0, help_text="Of the rate limit, when it was last looked at.")
+    refilled_at = models.DateTimeField(null=True, blank=True)
+    keep_successes = models.BooleanField(
+        default=False, db_default=False, help_text="Keep an attempt of each event that went through, too."
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         db_table = "outbox_subscription"
+        permissions = [
+            ("pause_subscription", "Can pause and resume subscribers"),
+            ("limit_subscription", "Can change the limits of subscribers"),
+            ("republish_subscription", "Can publish a range of the log to a subscriber again"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=models.Q(rate_limit__gt=0), name="outbox_subscription_rate"),
+            models.CheckConstraint(condition=models.Q(concurrency__gt=0), name="outbox_subscription_concurrency"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -102,3 +121,23 @@ class RelayProcess(models.Model):
 
     def __str__(self) -> str:
         return self.owner
+
+
+class TopicFigure(models.Model):
+    """What a subscriber was given of one topic, counted since the subscription was made.
+
+    Each worker adds what it did once a second, after it is settled: one that dies leaves out its last second.
+    """
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE)
+    topic = models.CharField(max_length=150)
+    processed = models.BigIntegerField(default=0, db_default=0)
+    errors = models.BigIntegerField(default=0, db_default=0)
+    retries = models.BigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        db_table = "outbox_topic_figure"
+        constraints = [models.UniqueConstraint(fields=["subscription", "topic"], name="outbox_topic_figure_uniq")]
+
+    def __str__(self) -> str:
+        return f"{self.subscription_id} {self.topic}"
