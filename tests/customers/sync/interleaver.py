@@ -2,6 +2,9 @@
 
 Each life begins in agreement and ends when everything was delivered; ``check`` then says what must hold whatever
 happened in between. Every edit has a value of its own, so that a lost one shows.
+
+Time is the life's own: a lease runs out, and an account that was closed after calls without an answer opens again,
+when the life says so and not when the machine's clock does. So one seed is one life on any machine.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from django.db.models import Q
 
 from customers.errors import CustomerDeleted
 from customers.integrations import IntegrationError, Unreachable, integration_get
-from customers.models import Conflict, Customer, SyncRequest, SyncState
+from customers.models import Conflict, Customer, SyncAccount, SyncRequest, SyncState
 from customers.services import customer_create, customer_delete, customer_update
 from customers.sync.engine import sync_once
 from customers.sync.fields import customer_changes, customer_fields
@@ -57,12 +60,15 @@ class Life:
         self.seen_there: set[str] = set()
         self.told_of: list[Event] = []
         self.faults = [0, 0]
+        self.patience = random.Random(f"{self.seed} waits")
+        self.silent = False
         self.world.on_edit = self._watch
         self.world.before.append(lambda call: self._strike(call, 0))
         self.world.after.append(lambda call: self._strike(call, 1))
 
     def run(self) -> None:
         """Live."""
+        SyncAccount.objects.update(closed_until=None, failures=0)
         self.customer = customer_create(name="start", metadata={"a": "start"})
         if self.random.random() < 0.5:
             self.side.rest()
@@ -204,10 +210,16 @@ class Life:
     def _strike(self, call: Call, phase: int) -> None:
         if self.faults[phase] and call.method != "retrieve":
             self.faults[phase] -= 1
+            self.silent = True
             self.trace.append(f"{'  ' * self.depth}{call.method} {('request', 'answer')[phase]} lost")
             raise Unreachable("planted")
 
+    def _open(self) -> None:
+        SyncAccount.objects.update(closed_until=None)
+
     def _sync(self) -> None:
+        if self.depth == 0 and self.patience.random() < 0.8:
+            self._open()
         states = list(SyncState.objects.filter(self._mine()).order_by("id"))
         self.random.shuffle(states)
         for state in states:
@@ -219,15 +231,19 @@ class Life:
                 SyncState.objects.filter(pk=state.pk).update(lease_until=None)
             try:
                 sync_once(state.pk, on_step=self._stepper())
-            except Died:
+            except (Died, SyncState.DoesNotExist):
                 continue
-            except SyncState.DoesNotExist:
-                continue
+            finally:
+                if self.silent:
+                    # Three calls in a row without an answer close the account; it opens when this life waits for it.
+                    SyncAccount.objects.exclude(closed_until=None).update(closed_until="2100-01-01T00:00:00Z")
+                    self.silent = False
 
     def _calm(self) -> None:
         """Everything is delivered and nothing fails any more; lost messages, and they alone, need a look at all."""
         self.faults = [0, 0]
         for _ in range(12):
+            self._open()
             mine = SyncState.objects.filter(self._mine())
             mine.update(lease_until=None)
             self.events += self._new_events()
