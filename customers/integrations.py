@@ -113,6 +113,19 @@ class RemoteRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One step of a look-up.
+
+    Attributes:
+        records: what this step found.
+        resume: where a later look-up may go on, of at most 255 characters; empty: at the beginning.
+    """
+
+    records: tuple[RemoteRecord, ...] = ()
+    resume: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteMessage:
     """A verified webhook.
 
@@ -185,16 +198,18 @@ class Integration(ABC):
         """The record as it is now, also a deleted one; None when the integration never heard of it."""
 
     @abstractmethod
-    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime]) -> list[RemoteRecord]:
+    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime], resume: str = "") -> Iterator[Found]:
         """Living records that carry ``reference``, and others with this e-mail, which are candidates only.
 
-        It must see every record that was created in the time ``sent`` or raise: the caller creates when nothing is
-        found.
+        Taken to its end it has seen every record that was created in the time ``sent``, or has raised: the caller
+        creates when nothing was found. Each step is one call to the integration, so that the caller can keep to the
+        rate and to its lease between them, stop, and go on later.
 
         Args:
             reference: id of our customer.
             email: as it was sent; may be empty.
             sent: clock of our database at the first and at the last send of the create in doubt.
+            resume: of the last step of an earlier look-up for the same create, which that one did not finish.
         """
 
     @abstractmethod

@@ -41,6 +41,9 @@ class SyncRequest(models.Model):
     fields = models.JSONField(default=dict, blank=True, help_text="fields that the base takes over on success")
     first_sent_at = models.DateTimeField(db_default=Now(), help_text="clock of the database; the key's age")
     last_sent_at = models.DateTimeField(db_default=Now())
+    resume = models.CharField(
+        max_length=255, blank=True, default="", db_default="", help_text="where an interrupted look-up goes on"
+    )
     sends = models.PositiveIntegerField(default=1)
     resolved_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=16, choices=Outcome, blank=True, default="")

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, Final
-
-from django.utils import timezone
 
 from customers.integrations import (
     Changes,
     Fields,
+    Found,
     Integration,
     RemoteMessage,
     RemoteMissing,
     RemoteRecord,
-    RetryableError,
 )
 from customers.stripe import mapping
 from customers.stripe.client import CALL_TIMEOUT, errors_translated, stripe_client
 from customers.stripe.conf import stripe_settings
+from customers.stripe.finding import CreatedSearch
 from customers.stripe.signatures import message_read, message_record, signature_verify
 
 _PAGE: Final = 100
-# At the rate limit of a test account this is more than six minutes' creates.
-_PAGES: Final = 100
-_SKEW: Final = timedelta(minutes=1)
-# Search lags behind by a minute, and by an hour in outages; beyond this it has seen everything.
-_SEARCH_LAG: Final = timedelta(hours=2)
 _ENDED: Final = frozenset({"canceled", "incomplete_expired"})
 
 
@@ -73,30 +67,8 @@ class StripeIntegration(Integration):
         except RemoteMissing:
             return None
 
-    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime]) -> list[RemoteRecord]:
-        """Three ways, for none is enough alone: an e-mail may have been changed there, search lags behind, and the
-        list of a busy hour is long. The lists read their own writes, so what the list by e-mail shows to be ours ends
-        the search for it.
-        """
-        found: dict[str, RemoteRecord] = {}
-        with errors_translated():
-            if email:
-                for customer in self._client.v1.customers.list({"email": email, "limit": _PAGE}).auto_paging_iter():
-                    record = mapping.record_of(customer.to_dict())
-                    found[record.remote_id] = record
-            if not any(record.reference == reference for record in found.values()):
-                for record in self._created_while(sent):
-                    if record.reference == reference:
-                        found[record.remote_id] = record
-            query = f"metadata['{mapping.REFERENCE}']:'{reference}'"
-            for customer in self._client.v1.customers.search({"query": query, "limit": _PAGE}).data:
-                record = mapping.record_of(customer.to_dict())
-                found[record.remote_id] = record
-            # Search may show what has changed or gone since.
-            ours = [record for record in found.values() if record.reference == reference]
-            others = [record for record in found.values() if record.reference != reference]
-            fresh = [self.retrieve(remote_id=record.remote_id) for record in ours]
-        return [record for record in fresh if record is not None and not record.deleted] + others
+    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime], resume: str = "") -> Iterator[Found]:
+        return CreatedSearch(self._client.v1.customers, reference=reference, email=email, sent=sent).steps(resume)
 
     def list(self) -> Iterator[RemoteRecord]:
         with errors_translated():
@@ -125,14 +97,3 @@ class StripeIntegration(Integration):
     @property
     def _client(self) -> Any:
         return stripe_client(self._config)
-
-    def _created_while(self, sent: tuple[datetime, datetime]) -> Iterator[RemoteRecord]:
-        first, last = sent[0] - _SKEW, sent[1] + _SKEW
-        window = {"gte": int(first.timestamp()), "lte": int(last.timestamp())}
-        listed = self._client.v1.customers.list({"created": window, "limit": _PAGE}).auto_paging_iter()
-        for count, customer in enumerate(listed):
-            if count >= _PAGE * _PAGES:
-                if timezone.now() - sent[1] > _SEARCH_LAG:
-                    return
-                raise RetryableError("Too many customers to look through before search has caught up.", code="busy")
-            yield mapping.record_of(customer.to_dict())

@@ -10,13 +10,11 @@ with another body. When the look-up itself fails, nothing is concluded and the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from django.db import IntegrityError, connection
+from django.db import connection
 from django.db.models import F, Func
-from django.db.models.functions import Now
 
 from customers.integrations import (
     Changes,
@@ -27,10 +25,12 @@ from customers.integrations import (
     RemoteMissing,
     RemoteRecord,
 )
-from customers.models import Conflict, SyncRequest, SyncState
+from customers.models import SyncRequest, SyncState
+from customers.sync.closing import record_link, request_close, request_resolve, written
 from customers.sync.fields import fields_advance
 from customers.sync.lease import lease_locked
-from customers.sync.settle import Question, base_columns, question_add, settle
+from customers.sync.lookup import look_up
+from customers.sync.settle import base_columns, settle
 from customers.sync.work import Work
 from dbresilience.transactions import run_in_transaction
 
@@ -75,7 +75,7 @@ def request_send(work: Work, request: SyncRequest, *, expected: Fields) -> bool:
         status = SyncState.Status.DELETED if request.method == Method.DELETE else None
         settle(work, row, status=status, look_again=differs)
 
-    _written(write)
+    written(write)
     work.step("settled")
     return True
 
@@ -86,8 +86,12 @@ def request_finish(work: Work, request: SyncRequest) -> None:
     Raises:
         IntegrationError: it is still not known, or it was refused.
     """
+    if request.resume:
+        # Sent again, it could be created after the part that the look-up has seen.
+        look_up(work, request, why="a look-up goes on")
+        return
     if _age(request) > work.integration.key_lifetime:
-        _look_up(work, request, why="the key is too old to be trusted")
+        look_up(work, request, why="the key is too old to be trusted")
         return
 
     def count() -> None:
@@ -100,7 +104,7 @@ def request_finish(work: Work, request: SyncRequest) -> None:
     record = _outcome_of(work, request)
     if record is not None:
         found = record
-        _written(lambda: _keep_taken(_succeed(work, request, found)))
+        written(lambda: _keep_taken(_succeed(work, request, found)))
         work.step("resolved")
 
 
@@ -109,19 +113,19 @@ def _outcome_of(work: Work, request: SyncRequest) -> RemoteRecord | None:
     try:
         record = work.call(lambda: _send(work, request))
     except KeyMisused as exc:
-        _look_up(work, request, why=exc.message)
+        look_up(work, request, why=exc.message)
         return None
     except RemoteMissing as exc:
         # An update of what is gone: how it went, and what that means, is seen by the next fetch.
-        _resolve(work, request, Outcome.ABANDONED, error=exc)
+        request_resolve(work, request, Outcome.ABANDONED, error=exc)
         return None
     except PermanentError as exc:
-        _resolve(work, request, Outcome.REFUSED, error=exc)
+        request_resolve(work, request, Outcome.REFUSED, error=exc)
         raise
     except IntegrationError as exc:
         if not exc.replayed:
             raise
-        _look_up(work, request, why=f"a saved failure came back: {exc.message}")
+        look_up(work, request, why=f"a saved failure came back: {exc.message}")
         return None
     work.step("answered")
     return record
@@ -143,137 +147,17 @@ def _send(work: Work, request: SyncRequest) -> RemoteRecord:
 def _succeed(work: Work, request: SyncRequest, record: RemoteRecord) -> SyncState:
     """In one transaction: the request is resolved and the base takes over exactly the fields that were sent."""
     state = lease_locked(work.lease)
-    _close(request, Outcome.SUCCEEDED)
+    request_close(request, Outcome.SUCCEEDED)
     if request.method == Method.DELETE:
         return state
-    _link(work, state, record.remote_id)
+    record_link(work, state, record.remote_id)
     state.base = fields_advance(state.base, request.fields, request.fields)
     SyncState.objects.filter(pk=state.pk).update(**base_columns(state.base), remote_id=state.remote_id)
     return state
 
 
-def _link(work: Work, state: SyncState, remote_id: str) -> None:
-    """Make the remote record this customer's.
-
-    A webhook of our own create may have come before its answer and left an unlinked row for the same record: that row
-    goes, and whoever holds its lease finds its token gone. If the record was imported as another customer in that
-    time, a person decides; no second one is created meanwhile.
-    """
-    if state.remote_id == remote_id:
-        return
-    other = (
-        SyncState.objects.select_for_update(no_key=True)
-        .filter(integration=state.integration, account=state.account, livemode=state.livemode, remote_id=remote_id)
-        .exclude(pk=state.pk)
-        .first()
-    )
-    if other is not None and other.customer_id is not None:
-        theirs = {"remote_id": remote_id, "customer_id": str(other.customer_id)}
-        question_add(state, Question(Conflict.Kind.LINKED_ELSEWHERE, theirs=theirs))
-        return
-    if other is not None:
-        other.delete()
-    state.remote_id = remote_id
-
-
-def _look_up(work: Work, request: SyncRequest, *, why: str) -> None:
-    """Find out whether a request had its effect, without its key."""
-    if request.method == Method.CREATE:
-        _look_up_created(work, request, why)
-    elif request.method == Method.UPDATE:
-        record = work.call(lambda: work.integration.retrieve(remote_id=request.state.remote_id or ""))
-        there = record.fields if record is not None and not record.deleted else {}
-        # A field that has the value we sent was changed by us: the base takes it over, or a later edit here would
-        # look like a collision with our own push.
-        took = [field for field, value in request.fields.items() if there.get(field) == value and record is not None]
-        _resolve(work, request, Outcome.ADOPTED if took else Outcome.ABANDONED, note=why, took=took)
-    else:
-        # Whether it is gone is what the next fetch shows.
-        _resolve(work, request, Outcome.ABANDONED, note=why)
-
-
-def _look_up_created(work: Work, request: SyncRequest, why: str) -> None:
-    state, reference = request.state, str(request.state.customer_id)
-    email = request.fields.get("email") or ""
-    found = work.call(
-        lambda: work.integration.find(
-            reference=reference, email=str(email), sent=(request.first_sent_at, request.last_sent_at)
-        )
-    )
-    linked = set(
-        SyncState.objects.filter(
-            integration=state.integration,
-            account=state.account,
-            livemode=state.livemode,
-            remote_id__in=[record.remote_id for record in found],
-            customer__isnull=False,
-        ).values_list("remote_id", flat=True)
-    )
-    free = [record for record in found if record.remote_id not in linked]
-    ours = [record for record in free if record.reference == reference]
-    work.step("found")
-
-    def write() -> None:
-        row = lease_locked(work.lease)
-        if len(ours) == 1:
-            _close(request, Outcome.ADOPTED, note=why)
-            _link(work, row, ours[0].remote_id)
-            row.base = fields_advance(row.base, request.fields, request.fields)
-            SyncState.objects.filter(pk=row.pk).update(**base_columns(row.base), remote_id=row.remote_id)
-            return
-        _close(request, Outcome.ABANDONED, note=why)
-        if ours:
-            theirs = [record.remote_id for record in ours]
-            question_add(row, Question(Conflict.Kind.SEVERAL, theirs=theirs))
-            return
-        candidates = [record.remote_id for record in free if record.fields.get("email") == email]
-        if email and candidates:
-            # Never linked on an e-mail alone: a proposal, which holds nothing up.
-            question_add(row, Question(Conflict.Kind.SAME_EMAIL, "email", ours=email, theirs=candidates))
-
-    _written(write)
-    work.step("resolved")
-
-
-def _resolve(
-    work: Work,
-    request: SyncRequest,
-    outcome: Outcome,
-    *,
-    error: IntegrationError | None = None,
-    note: str = "",
-    took: list[str] | None = None,
-) -> None:
-    def write() -> None:
-        state = lease_locked(work.lease)
-        _close(request, outcome, error=error, note=note)
-        if took:
-            base = fields_advance(state.base, request.fields, took)
-            SyncState.objects.filter(pk=state.pk).update(**base_columns(base))
-
-    run_in_transaction(write)
-    work.step("resolved")
-
-
-def _close(request: SyncRequest, outcome: Outcome, *, error: IntegrationError | None = None, note: str = "") -> None:
-    SyncRequest.objects.in_flight().filter(pk=request.pk).update(
-        outcome=outcome,
-        resolved_at=Now(),
-        error_code=error.code[:64] if error else "",
-        error_message=(error.message if error else note)[:2000],
-    )
-
-
 def _keep_taken(state: SyncState) -> None:
     """The row stays with its holder, who looks at it next."""
-
-
-def _written(write: Callable[[], None]) -> None:
-    """Run the transaction; once more when a webhook inserted an unlinked row for the record just before our link."""
-    try:
-        run_in_transaction(write)
-    except IntegrityError:
-        run_in_transaction(write)
 
 
 def _age(request: SyncRequest) -> float:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from customers.integrations import (
     Changes,
     Fields,
+    Found,
     Integration,
     KeyMisused,
     RemoteMessage,
@@ -163,13 +164,14 @@ class MemoryIntegration(Integration):
         with self._call("retrieve", remote_id):
             return self.world.records.get(remote_id)
 
-    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime]) -> list[RemoteRecord]:
+    def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime], resume: str = "") -> Iterator[Found]:
         with self._call("find", reference):
-            return [
+            records = tuple(
                 record
                 for record in self.world.living()
                 if record.reference == reference or (email and record.fields.get("email") == email)
-            ]
+            )
+        yield Found(records=records)
 
     def list(self) -> Iterator[RemoteRecord]:
         yield from self.world.living()

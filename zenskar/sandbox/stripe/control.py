@@ -74,6 +74,10 @@ def _customer_add(sandbox: StripeSandbox, id: str, document: dict[str, Any]) -> 
     return dashboard.customer_add(sandbox, document)
 
 
+def _customers_fill(sandbox: StripeSandbox, id: str, document: dict[str, Any]) -> Any:
+    return {"added": dashboard.customers_fill(sandbox, int(document["count"]))}
+
+
 def _customer_edit(sandbox: StripeSandbox, id: str, document: dict[str, Any]) -> Any:
     return dashboard.customer_edit(sandbox, id, document)
 
@@ -171,6 +175,7 @@ _ACTIONS: dict[tuple[str, str], _Action] = {
     ("POST", "reset"): _reset,
     ("GET", "customers"): _customers,
     ("POST", "customers"): _customer_add,
+    ("POST", "customers/fill"): _customers_fill,
     ("POST", "customers/*"): _customer_edit,
     ("DELETE", "customers/*"): _customer_remove,
     ("GET", "requests"): _requests,

@@ -160,6 +160,10 @@ class StripeSandbox:
         """Create a customer as somebody in the dashboard would."""
         return dashboard.customer_add(self, fields)
 
+    def customers_fill(self, count: int, *, per_second: int = 0) -> int:
+        """Make the account large at once: customers that no event tells of. Returns how many; see the dashboard."""
+        return dashboard.customers_fill(self, count, per_second=per_second)
+
     def reset(self) -> None:
         """Forget customers, events, keys, faults, scripts and the log; keep account and endpoints."""
         with self.store.transaction():

@@ -91,7 +91,20 @@ _NEVER_NULL = {"balance", "metadata", "preferred_locales", "next_invoice_sequenc
 
 
 def customer_create(sandbox: StripeSandbox, call: Call) -> dict[str, Any]:
-    customer: dict[str, Any] = {
+    customer = customer_blank(sandbox)
+    changes = _changes(sandbox, customer, call.params)
+    customer.update(changes)
+    if "name" not in call.params:
+        # Since 2025-09-30 the name follows the business name or else the individual name.
+        customer["name"] = customer.get("business_name") or customer.get("individual_name")
+    sandbox.customer_store(customer)
+    sandbox.event_publish("customer.created", customer, call=call)
+    return customer
+
+
+def customer_blank(sandbox: StripeSandbox) -> dict[str, Any]:
+    """A customer about whom nothing is known yet."""
+    return {
         "id": sandbox.ids.new("cus"),
         "object": "customer",
         "address": None,
@@ -119,14 +132,6 @@ def customer_create(sandbox: StripeSandbox, call: Call) -> dict[str, Any]:
         "tax_exempt": "none",
         "test_clock": None,
     }
-    changes = _changes(sandbox, customer, call.params)
-    customer.update(changes)
-    if "name" not in call.params:
-        # Since 2025-09-30 the name follows the business name or else the individual name.
-        customer["name"] = customer.get("business_name") or customer.get("individual_name")
-    sandbox.customer_store(customer)
-    sandbox.event_publish("customer.created", customer, call=call)
-    return customer
 
 
 def customer_retrieve(sandbox: StripeSandbox, call: Call) -> dict[str, Any]:

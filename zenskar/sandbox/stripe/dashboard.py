@@ -20,6 +20,20 @@ def customer_add(sandbox: StripeSandbox, fields: Mapping[str, Any]) -> dict[str,
         return customers.customer_create(sandbox, _call("POST", "", params))
 
 
+def customers_fill(sandbox: StripeSandbox, count: int, *, per_second: int = 0) -> int:
+    """Make an account large at once: ``count`` customers that no event tells of. Returns how many.
+
+    With ``per_second`` their creation times go on from now, so many in each second; else all of them are of now.
+    """
+    with sandbox.store.transaction():
+        for number in range(count):
+            customer = customers.customer_blank(sandbox)
+            customer["name"], customer["email"] = f"Filler {number}", f"filler{number}@example.com"
+            customer["created"] += number // per_second if per_second else 0
+            sandbox.customer_store(customer)
+    return count
+
+
 def customer_edit(sandbox: StripeSandbox, customer_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Change a customer; None unsets. Raises StripeError as the API does."""
     with sandbox.store.transaction():
