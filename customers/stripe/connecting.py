@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from customers.integrations import ConfigurationError, IntegrationError, PermissionMissing, RemoteMissing
 from customers.stripe.client import errors_translated, stripe_client
@@ -13,6 +14,10 @@ from customers.stripe.signatures import TYPES
 
 # An id that no customer has: writing to it proves the permission and changes nothing.
 _NOBODY: Final = "cus_zenskar_permission_probe"
+_WEBHOOKS: Final = "/webhooks/stripe"
+_ALIASES: Final = (_WEBHOOKS, "/api/v1/webhooks/stripe")
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,9 @@ def permissions_check(config: StripeSettings, *, with_webhooks: bool) -> None:
 
 
 def endpoint_register(config: StripeSettings, url: str) -> Endpoint:
-    """Register the endpoint, with the events that are understood here and with our API version; once per address.
+    """Register the endpoint, with the events that are understood here and with our API version; once per service.
+
+    An endpoint at another spelling of the same address is this one: two would bring every webhook twice.
 
     Raises:
         IntegrationError: Stripe refused; the message is its own.
@@ -77,7 +84,7 @@ def endpoint_register(config: StripeSettings, url: str) -> Endpoint:
     try:
         with errors_translated():
             for endpoint in v1.webhook_endpoints.list({"limit": 100}).auto_paging_iter():
-                if endpoint.url == url:
+                if _address(endpoint.url) == _address(url):
                     return _refreshed(v1, endpoint, config)
             created = v1.webhook_endpoints.create(
                 {
@@ -95,12 +102,26 @@ def endpoint_register(config: StripeSettings, url: str) -> Endpoint:
         raise
 
 
+def _address(url: str) -> tuple[str, int | None, str]:
+    """What tells services apart, whatever the spelling; the paths that all are our webhooks' are one."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or _PORTS.get(parts.scheme)
+    path = parts.path.rstrip("/")
+    return ("localhost" if host in _LOOPBACK else host, port, _WEBHOOKS if path in _ALIASES else path)
+
+
 def _refreshed(v1: Any, endpoint: Any, config: StripeSettings) -> Endpoint:
-    """An endpoint's API version is fixed for its life, its events are not."""
-    if endpoint.api_version != config.api_version:
+    """An endpoint's API version is fixed for its life, its events are not; what else it was given stays.
+
+    One without a version of its own follows the account's, which the version in each event shows.
+    """
+    if endpoint.api_version not in (None, config.api_version):
         note = f"its API version is {endpoint.api_version}: delete it in Stripe's dashboard and run this again"
         return Endpoint(id=endpoint.id, note=note)
-    if set(endpoint.enabled_events) != set(TYPES) or endpoint.status != "enabled":
-        v1.webhook_endpoints.update(endpoint.id, {"enabled_events": list(TYPES), "disabled": False})
+    wanted = set(endpoint.enabled_events)
+    if not ("*" in wanted or wanted.issuperset(TYPES)) or endpoint.status != "enabled":
+        events = ["*"] if "*" in wanted else sorted(wanted | set(TYPES))
+        v1.webhook_endpoints.update(endpoint.id, {"enabled_events": events, "disabled": False})
         return Endpoint(id=endpoint.id, note="it was enabled for the events that are understood here")
     return Endpoint(id=endpoint.id, note="its secret is shown in Stripe's dashboard")

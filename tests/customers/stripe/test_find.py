@@ -54,8 +54,9 @@ def test_it_finds_our_record_by_its_email_however_many_were_created_since(stripe
 
 
 def test_it_finds_our_record_without_an_email_behind_ten_thousand_that_search_has_not_seen(
-    stripe_side: StripeSide,
+    stripe_side: StripeSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lookup, "_BUDGET", 600.0)
     customer = created_in_doubt(stripe_side, phase="after")
     stripe_side.sandbox.customers_fill(LARGE)
 

@@ -12,7 +12,7 @@ from tests.sandbox.stripe.calling import send
 from zenskar.sandbox.stripe.clock import Clock
 from zenskar.sandbox.stripe.core import StripeSandbox
 from zenskar.sandbox.stripe.server import StripeSandboxServer
-from zenskar.sandbox.stripe.webhooks import SignedWebhook
+from zenskar.sandbox.stripe.signing import SignedWebhook
 
 SECRET = "whsec_first"
 

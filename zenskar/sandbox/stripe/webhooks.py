@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Any, NamedTuple
-
-import orjson
+from typing import Any
 
 from zenskar.sandbox.stripe.clock import Clock
 from zenskar.sandbox.stripe.posting import post
 from zenskar.sandbox.stripe.scripting import Script
-from zenskar.sandbox.stripe.signing import signature_header
+from zenskar.sandbox.stripe.signing import SignedWebhook, webhook_sign
 from zenskar.sandbox.stripe.store import Store
 
 # Stripe retries for three days (three times in a sandbox); this begins sooner, for receivers that are being restarted.
@@ -27,26 +25,30 @@ RETRY_AFTER = (1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10800.0)
 BATCH = 50
 BUILT_IN = "we_forwarded"
 ORDERS = ("created", "reversed", "shuffled")
-_OLD = 3600
 
 
-class SignedWebhook(NamedTuple):
-    """What an endpoint receives."""
-
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def event(self) -> dict[str, Any]:
-        event: dict[str, Any] = orjson.loads(self.body)
-        return event
+def built_in_endpoint(*, created: int) -> dict[str, Any]:
+    """The endpoint that the sandbox is started with, which wants every event."""
+    return {
+        "id": BUILT_IN,
+        "object": "webhook_endpoint",
+        "api_version": None,
+        "application": None,
+        "created": created,
+        "description": "The sandbox's own",
+        "enabled_events": ["*"],
+        "livemode": False,
+        "metadata": {},
+        "status": "enabled",
+    }
 
 
 class Webhooks:
     """Deliveries that wait, and how they leave.
 
     Arguments: ``store`` keeps endpoints and deliveries, under its lock; ``url`` and ``secrets`` describe the built-in
-    endpoint, which like ``stripe listen`` appears in no list (without ``url`` its deliveries wait for ``pending``).
+    endpoint. With a ``url`` it is an endpoint like any other, listed, changed and deleted by the API, so that who looks
+    for one at that address finds it and makes no second. Without, its deliveries wait for ``pending``.
     """
 
     def __init__(
@@ -60,7 +62,6 @@ class Webhooks:
         retry_after: Sequence[float] = RETRY_AFTER,
         seed: int = 0,
     ) -> None:
-        self.url = url
         self.secrets = list(secrets)
         self.retry_after = tuple(retry_after)
         self.wake = threading.Event()
@@ -71,6 +72,23 @@ class Webhooks:
         self._scripts: list[Script] = []
         self._held = False
         self._posting: set[str] = set()
+        self.url = url
+
+    @property
+    def url(self) -> str | None:
+        """Where the built-in endpoint's events go; None: they wait for ``pending``."""
+        return self._url
+
+    @url.setter
+    def url(self, url: str | None) -> None:
+        self._url = url
+        with self._store.transaction():
+            if url is None:
+                self._store.endpoints.remove(BUILT_IN)
+                return
+            known = self._store.endpoints.get(BUILT_IN)
+            endpoint = known or built_in_endpoint(created=self._clock.seconds())
+            self._store.endpoints.put(BUILT_IN, {**endpoint, "url": url, "secrets": list(self.secrets)})
 
     # What a test or the demonstration asks for.
 
@@ -108,6 +126,8 @@ class Webhooks:
         with self._store.transaction():
             if endpoint_id == BUILT_IN:
                 self.secrets = [secret, *(self.secrets if keep_old else [])]
+                if (endpoint := self._store.endpoints.get(BUILT_IN)) is not None:
+                    self._store.endpoints.put(BUILT_IN, {**endpoint, "secrets": list(self.secrets)})
                 return
             endpoint = self._store.endpoints.get(endpoint_id)
             if endpoint is None:
@@ -150,7 +170,7 @@ class Webhooks:
 
     def queue(self, event: dict[str, Any]) -> int:
         """Queue ``event`` for each endpoint that wants it. Returns how many. Called inside a transaction."""
-        wanting = [BUILT_IN] if self.url is not None or self.secrets else []
+        wanting = [BUILT_IN] if self.url is None and self.secrets else []
         wanting += [
             endpoint["id"]
             for endpoint in self._store.endpoints
@@ -260,8 +280,8 @@ class Webhooks:
             self._store.events.put(event_id, {**event, "pending_webhooks": max(0, event["pending_webhooks"] + step)})
 
     def _endpoint(self, delivery: dict[str, Any]) -> dict[str, Any]:
-        if delivery["endpoint"] == BUILT_IN:
-            return {"url": self.url, "secrets": self.secrets, "api_version": None}
+        if delivery["endpoint"] == BUILT_IN and self.url is None:
+            return {"url": None, "secrets": self.secrets, "api_version": None}
         return self._store.endpoints.get(delivery["endpoint"]) or {"url": None, "secrets": [], "api_version": None}
 
     def _url_of(self, delivery: dict[str, Any]) -> str | None:
@@ -273,22 +293,6 @@ class Webhooks:
         event = self._store.events.get(delivery["event"]) or {}
         if endpoint["api_version"] is not None:
             event = {**event, "api_version": endpoint["api_version"]}
-        body = orjson.dumps(event, option=orjson.OPT_INDENT_2)
-        timestamp, secrets, effect = self._clock.seconds(), list(endpoint["secrets"]), delivery["effect"]
-        if effect == "old_timestamp":
-            timestamp -= _OLD
-        elif effect == "future_timestamp":
-            timestamp += _OLD
-        elif effect == "wrong_secret":
-            secrets = ["whsec_of_somebody_else"]
-        header = signature_header(body, secrets=secrets, timestamp=timestamp)
-        if effect == "tamper":
-            body = body.replace(b'"livemode": false', b'"livemode": true ', 1)
-        headers = {
-            "Accept": "*/*; q=0.5, application/xml",
-            "Cache-Control": "no-cache",
-            "Content-Type": "application/json; charset=utf-8",
-            "Stripe-Signature": header,
-            "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
-        }
-        return SignedWebhook(headers=headers, body=body)
+        return webhook_sign(
+            event, secrets=endpoint["secrets"], timestamp=self._clock.seconds(), effect=delivery["effect"]
+        )
