@@ -11,13 +11,11 @@ class DbresilienceConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from django.db.backends.signals import connection_created
-
         from dbresilience.checks import checks_register
         from dbresilience.conf import lock_settings, pool_settings, retry_settings
         from dbresilience.monitor.conf import monitor_settings
         from dbresilience.observations.processes import register_pools
-        from dbresilience.observations.statements import observe_connection
+        from dbresilience.observations.statements import observation_begin
         from dbresilience.postgresql.stats import pool_stats
         from dbresilience.work import connect_signals
 
@@ -26,7 +24,7 @@ class DbresilienceConfig(AppConfig):
         pool_settings()
         lock_settings()
         monitor_settings()
-        connection_created.connect(observe_connection, dispatch_uid="dbresilience.observe_connection")
+        observation_begin()
         register_pools(pool_stats)
         connect_signals()
         checks_register()

@@ -30,7 +30,10 @@ WAYS = {
     "ours": _database(OURS, None),
 }
 DATABASES = WAYS | {"default": WAYS[os.environ.get("BENCHMARK_WAY", "ours")]}
-INSTALLED_APPS = ["django.contrib.contenttypes"]
+# As in a project that has it installed: every statement is observed.
+INSTALLED_APPS = ["django.contrib.contenttypes", "dbresilience"]
+# Nothing is written down: there are no tables, and the other ways write nothing either.
+DB_STATISTICS_INTERVAL = 0
 SECRET_KEY = "benchmarks"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -18,6 +18,8 @@ from dbresilience.observations.pending import pending
 from dbresilience.observations.writer import start
 from dbresilience.statements import normalised
 
+_is_begun = False
+
 _IDLE: Final = int(TransactionStatus.IDLE)
 
 TRAIL: Final = 50
@@ -55,13 +57,21 @@ class StatementObserver:
                 pending.count(TallyName.SLOW_STATEMENT, normalised(str(sql)), seconds)
 
 
-def observe_connection(*, connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Receiver of ``connection_created``: the wrapper stays when its session is replaced."""
-    if connection.vendor != "postgresql":
-        return
-    if not any(isinstance(wrapper, StatementObserver) for wrapper in connection.execute_wrappers):
-        connection.execute_wrappers.append(StatementObserver(monitor_settings().slow_query_ms / 1000))
+def observation_begin() -> None:
+    """Have the connections of our backend observed; the app does so when it is installed, and its tables with it."""
+    global _is_begun
+    _is_begun = True
+
+
+def observe_connection(connection: BaseDatabaseWrapper, observer: StatementObserver | None) -> StatementObserver | None:
+    """Called at each checkout: the connection's observer, made at the first one; None when nothing is observed."""
+    if not _is_begun:
+        return None
+    if observer is None:
+        observer = StatementObserver(monitor_settings().slow_query_ms / 1000)
+        connection.execute_wrappers.append(observer)
     start()
+    return observer
 
 
 def trail_of(connection: BaseDatabaseWrapper) -> tuple[str, ...]:

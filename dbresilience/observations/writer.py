@@ -31,9 +31,12 @@ class _Writer:
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
+        self.is_started = False
 
     def start(self, interval: float) -> None:
-        if self._thread is not None or interval == 0:
+        # Asked at every checkout; the interval is one of the start.
+        self.is_started = True
+        if interval == 0:
             return
         with self._lock:
             if self._thread is None:
@@ -55,7 +58,7 @@ class _Writer:
 
 def start() -> None:
     """Start this process's writer, unless it runs or ``DB_STATISTICS_INTERVAL`` is 0."""
-    if _writer is not None:
+    if not _writer.is_started:
         _writer.start(monitor_settings().statistics_interval)
 
 

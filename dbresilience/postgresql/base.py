@@ -17,13 +17,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base as django_base
-from django.utils.asyncio import async_unsafe
 from psycopg import IsolationLevel
+from psycopg.pq import TransactionStatus
 
 from dbresilience.conf import PoolSettings, pool_settings
 from dbresilience.errors import ConnectionLost
 from dbresilience.history import HISTORY_SQL
 from dbresilience.observations.processes import register_pools
+from dbresilience.observations.statements import StatementObserver, observe_connection
 from dbresilience.postgresql import forking
 from dbresilience.postgresql.connection import Connection
 from dbresilience.postgresql.cursors import Cursor, ServerBindingCursor
@@ -52,6 +53,8 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._refresh_at = inf
+        self._observer: StatementObserver | None = None
+        self._is_borrowing = False
         self._limits: tuple[dict[str, Any], dict[str, Any]] | None = None
         # Identities of exceptions: what was being handled when the transaction began, and the error of a rollback that
         # nobody but close() will tell of.
@@ -78,14 +81,24 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """As Django's, with an end for connecting, for each statement and for a peer that fell silent."""
+        if self._is_borrowing:
+            # Those of a pool were given to it when it was made.
+            return {}
         params: dict[str, Any] = super().get_connection_params()
         if self._limits is None:
-            # Once for each wrapper: this runs at every checkout.
+            # Once for each wrapper.
             self._limits = _limits(pool_settings(), str(params.get("options", "")))
         defaults, overrides = self._limits
         return defaults | params | overrides
 
-    @async_unsafe
+    def connect(self) -> None:
+        """As Django's, without working out how to connect when a pool is there that knows."""
+        self._is_borrowing = self.pool is not None
+        try:
+            super().connect()
+        finally:
+            self._is_borrowing = False
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Borrow a connection, or make one when there is no pool."""
         level = self.settings_dict["OPTIONS"].get("isolation_level")
@@ -109,15 +122,14 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         if level is not None:
             connection.isolation_level = self.isolation_level
         self._untold = None
+        self._observer = observe_connection(self, self._observer)
         return connection
 
-    @async_unsafe
     def chunked_cursor(self) -> Any:
         """As Django's; a session that has read part of a result is not exchanged for a fresh one."""
         self._refresh_at = inf
         return super().chunked_cursor()
 
-    @async_unsafe
     def rollback(self) -> None:
         """As Django's; one that fails is counted, and the connection is not used again."""
         handled = id(sys.exc_info()[1])
@@ -129,7 +141,6 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             self._untold = id(exc) if handled == self._handled_at_begin else None
             raise
 
-    @async_unsafe
     def close(self) -> None:
         """As Django's, but a transaction whose connection was lost never ends as if it had succeeded.
 
@@ -145,7 +156,6 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         if failure is not None and id(failure) == untold:
             raise ConnectionLost(ConnectionLost.__doc__) from failure
 
-    @async_unsafe
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
         """As Django's, but a block that lost its connection does not connect anew only to end.
 
@@ -159,7 +169,10 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def _set_autocommit(self, autocommit: bool) -> None:
         if not autocommit:
             self._handled_at_begin = id(sys.exc_info()[1])
-        super()._set_autocommit(autocommit)  # type: ignore[misc]
+        session = self.connection
+        if session.autocommit != autocommit or session.pgconn.transaction_status != TransactionStatus.IDLE:
+            # Nothing is sent, yet setting what is set takes as long as all else of a checkout.
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
 
     def forget_connection(self) -> None:
         """After a fork, in the child: drop the parent's connection without a word to the server.
@@ -203,8 +216,8 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             alias=self.alias,
             config=pool_settings(),
             strict=strict,
-            # In autocommit mode; Django sets it as it needs it.
-            kwargs=self.get_connection_params() | {"autocommit": True},
+            # In autocommit mode; Django sets it as it needs it. Of a copy, as what follows: this wrapper is borrowing.
+            kwargs=self.copy().get_connection_params() | {"autocommit": True},
             # Of a copy: this wrapper belongs to a thread, and must be collected with it.
             configure=self.copy()._configure_pooled,
             check=Pool.check_connection if strict else None,
@@ -213,6 +226,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def _configure_pooled(self, connection: Connection) -> None:
         _prepare(connection)
+        connection.watch_for_farewell()
         self._configure_connection(connection)  # type: ignore[attr-defined]
         (result,) = connection.exchange(HISTORY_SQL.encode())
         connection.history = (result.get_value(0, 0) or b"").decode()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import select
 import time
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ CANCEL_TIMEOUT = 1.0
 """Seconds that a server may take to cancel a statement that went past its deadline."""
 
 _INTERVAL = 0.1
+_FAREWELLS = frozenset({"FATAL", "PANIC"})
 
 
 class Connection(psycopg.Connection[Any]):
@@ -39,6 +40,7 @@ class Connection(psycopg.Connection[Any]):
         borrowing: who holds it; None in the pool.
         last_statement: the statement last begun, without its parameters.
         recording_factory: makes cursors in place of ``cursor_factory`` that leave word of what they run.
+        farewells: SQLSTATEs with which the server said that it ends the session.
         history: which the session writes to, as of when it was made; empty when it was not asked.
     """
 
@@ -48,7 +50,7 @@ class Connection(psycopg.Connection[Any]):
     borrowing: Borrowing | None = None
     last_statement: Any = ""
     history: str = ""
-    _poll: select.poll | None = None
+    farewells: Sequence[str | None] = ()
     recording_factory: type[psycopg.Cursor[Any]] | None = None
 
     def cursor(self, name: str = "", **options: Any) -> Any:
@@ -98,16 +100,30 @@ class Connection(psycopg.Connection[Any]):
         return results
 
     def seems_gone(self) -> bool:
-        """Whether the idle connection is closed, or has something to read, which is its end more often than not.
+        """Whether the idle connection is visibly closed, by us or by the server, or the server has said farewell.
 
-        Costs a system call and no exchange; a peer that fell silent is not found by it.
+        Costs one read of the socket and no exchange. A peer that fell silent is not found by it. Looking with ``poll``
+        would let go of the interpreter's lock, for which all other threads wait.
         """
-        if self.pgconn.status != ConnStatus.OK:
+        try:
+            self.pgconn.consume_input()
+            # Has what came be parsed; a farewell arrives as a notice, some time before the end of the stream.
+            self.pgconn.is_busy()
+        except psycopg.Error:
             return True
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.pgconn.socket, select.POLLIN)
-        return bool(self._poll.poll(0))
+        return bool(self.farewells) or bool(self.pgconn.status != ConnStatus.OK)
+
+    def watch_for_farewell(self) -> None:
+        """Have ``farewells`` kept when the server ends the session while nothing runs in it."""
+        heard: list[str | None] = []
+        self.farewells = heard
+
+        # Knows the list alone: a handler that knew the connection would keep one from being collected that was lost.
+        def heed(notice: errors.Diagnostic) -> None:
+            if notice.severity_nonlocalized in _FAREWELLS:
+                heard.append(notice.sqlstate)
+
+        self.add_notice_handler(heed)
 
     def answers(self, timeout: float) -> bool:
         """Whether the server answers an empty statement within ``timeout`` seconds."""

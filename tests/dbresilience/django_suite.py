@@ -62,8 +62,10 @@ def main() -> int:
 def _fetch(folder: Path) -> Path:
     """Django's source distribution of the installed version, from the package index."""
     version = django.get_version()
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-    subprocess.run([*pip, "--dest", str(folder), f"django=={version}"], check=True)
+    # The environment of the project has no pip of its own; the Python that it was made with has.
+    python = getattr(sys, "_base_executable", sys.executable)
+    options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
+    subprocess.run([python, "-m", "pip", "download", *options, f"django=={version}"], check=True)
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")

@@ -13,6 +13,7 @@ from dbresilience.observations.names import TallyName
 from dbresilience.observations.pending import MOST_KEYS, Batch, pending
 from dbresilience.observations.statements import trail_of
 from dbresilience.observations.writer import observations_write
+from tests.dbresilience.backends import pooled_alias
 
 pytestmark = [pytest.mark.feature("B5", "B8")]
 
@@ -76,16 +77,11 @@ def test_it_counts_errors_by_sqlstate() -> None:
 
 
 def test_it_times_statements_and_names_slow_ones_without_values(settings: object) -> None:
-    connection.close()
-    wrappers = connection.execute_wrappers[:]
-    connection.execute_wrappers.clear()
     settings.DB_SLOW_QUERY_MS = 20  # type: ignore[attr-defined]
-    try:
+    with pooled_alias():
         execute("SELECT pg_sleep(0.03), 'secret'")
         execute("SELECT 1")
         observations_write()
-    finally:
-        connection.execute_wrappers[:] = wrappers
 
     slow = Tally.objects.get(name=TallyName.SLOW_STATEMENT, key="SELECT pg_sleep(?), ?")
     assert slow.slowest >= 30_000
