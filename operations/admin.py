@@ -17,6 +17,7 @@ from django.utils.safestring import SafeString
 from operations.audit import actor_of
 from operations.console import RecordAdmin, badge, json_block
 from operations.keys import apikey_revoke
+from operations.long_actions import admin as long_actions  # noqa: F401 - registers itself
 from operations.models import ApiKey, AuditEntry
 from operations.strict_lists import StrictListMixin
 
