@@ -15,7 +15,8 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 
 from dbresilience.postgresql.base import DatabaseWrapper
 from dbresilience.transactions import run_in_transaction
-from tests.dbresilience.backends import fill, in_threads, one, other_session, pool_of, pooled_alias
+from tests.dbresilience.backends import fill, in_threads, one, other_session, pool_of, pooled_alias, terminate
+from tests.dbresilience.proxy import Proxy
 from zenskar.sandbox.postgres import Postgres
 from zenskar.sandbox.processes import free_port
 
@@ -46,6 +47,67 @@ class Requests:
                 self.failures.append((time.monotonic(), failure))
             else:
                 self.served += 1
+
+
+def all_terminated(wrapper: DatabaseWrapper, *, idle: int = 40, asked: int = 60) -> float:
+    """Requests one after another, when every idle connection was terminated; returns the slowest, seconds."""
+    backends = fill(wrapper, idle)
+    before = pool_of(wrapper).stats()
+    terminate(backends)
+    requests = Requests()
+    for _ in range(asked):
+        requests.run(lambda: one("SELECT 1"))
+    stats = pool_of(wrapper).stats()
+    dead, sweeps = stats.dead_found - before.dead_found, stats.sweeps - before.sweeps
+    print(
+        f"{idle} of {idle} terminated: {asked} requests, {len(requests.failures)} errors, "
+        f"slowest {requests.slowest * 1000:.1f} ms, dead found {dead}"
+    )
+    assert requests.failures == []
+    assert (dead, sweeps) == (idle, 1)
+    return requests.slowest
+
+
+def silent_peer(proxy: Proxy, wrapper: DatabaseWrapper, *, threads: int, deadline: float) -> float:
+    """Transactions with a deadline, of many threads, while nothing comes back from the server; returns the slowest."""
+    fill(wrapper, threads)
+    lasted: list[float] = []
+    silenced = threading.Barrier(threads, action=lambda: setattr(proxy, "silent", True))
+
+    def work(number: int) -> None:
+        # Some are in the middle of their work, the others have not begun.
+        def ask() -> None:
+            if number % 2:
+                one("SELECT 1")
+                silenced.wait(timeout=60)
+            one("SELECT 1")
+
+        if not number % 2:
+            silenced.wait(timeout=60)
+        started = time.monotonic()
+        try:
+            run_in_transaction(ask, deadline=deadline, max_retries=0)
+        except Error:
+            lasted.append(time.monotonic() - started)
+
+    errors = in_threads(threads, work, seconds=120)
+    proxy.silent = False
+    proxy.cut()
+    until = time.monotonic() + 20
+    while True:
+        try:
+            one("SELECT 1")
+            break
+        except OperationalError:
+            wrapper.close()
+            assert time.monotonic() < until, "nobody is served after the silence"
+    print(
+        f"silent peer: {threads} transactions with a deadline of {deadline:g} s, {len(lasted)} ended with an error, "
+        f"the last after {max(lasted):.2f} s, {len(errors)} hung"
+    )
+    assert errors == []
+    assert len(lasted) == threads
+    return max(lasted)
 
 
 def under_terminations(seed: int, *, seconds: float, a_second: float, threads: int) -> tuple[Requests, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import OperationalError, connection
 
+from dbresilience.postgresql.connection import CANCEL_TIMEOUT
 from tests.dbresilience import loads
 from tests.dbresilience.backends import fill, one, pool_of, pooled_alias
 from tests.dbresilience.proxy import Proxy
@@ -136,6 +137,20 @@ def test_it_ends_a_statement_that_a_silent_peer_never_answers(settings: object) 
         proxy.cut()
 
     assert took < 3
+
+
+@pytest.mark.feature("B1")
+def test_it_ends_every_transaction_by_its_deadline_when_the_peer_falls_silent(settings: object) -> None:
+    settings.DB_POOL_TIMEOUT = 2  # type: ignore[attr-defined]
+    known = connection.settings_dict
+    with (
+        Proxy(known["HOST"], int(known["PORT"])) as proxy,
+        pooled_alias(HOST="127.0.0.1", PORT=str(proxy.port)) as wrapper,
+    ):
+        slowest = loads.silent_peer(proxy, wrapper, threads=4, deadline=0.5)
+
+    # One second beyond it for the server to cancel what runs, which it cannot hear of.
+    assert slowest < 0.5 + CANCEL_TIMEOUT + 1
 
 
 def test_it_goes_on_when_threads_come_and_go() -> None:
