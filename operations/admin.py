@@ -10,12 +10,12 @@ from django.contrib.admin import SimpleListFilter
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge, json_block
+from operations.console import RecordAdmin, badge, json_block, moment
 from operations.keys import apikey_revoke
 from operations.long_actions import admin as long_actions  # noqa: F401 - registers itself
 from operations.models import ApiKey, AuditEntry
@@ -29,10 +29,16 @@ for people in (User, Group):
 class StaffAdmin(StrictListMixin, UserAdmin):  # type: ignore[type-arg]
     """Who may log in."""
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"title": "Users", **(extra_context or {})})
+
 
 @admin.register(Group)
 class RoleAdmin(StrictListMixin, GroupAdmin):
     """What they may do."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"title": "Groups", **(extra_context or {})})
 
 
 class KeyStateFilter(SimpleListFilter):
@@ -61,20 +67,20 @@ class KeyStateFilter(SimpleListFilter):
 class ApiKeyAdmin(RecordAdmin):
     """Keys are issued and rotated with ``manage.py apikey``, which shows them once; here they are seen and revoked."""
 
-    list_display = ("name", "prefix", "state", "scope_list", "created_at", "expires_at", "last_used_at")
+    list_display = ("name", "prefix", "state", "scope_list", "created_at", "ends", "used")
     list_filter = (KeyStateFilter,)
     search_fields = ("prefix",)
-    search_help_text = "Prefix, as zk_<prefix>_… has it"
+    search_help_text = "Prefix: what stands between zk_ and the next _ of a key"
     fields = (
         "name",
         "prefix",
         "state",
         "scope_list",
-        "rate_limit",
+        "limit",
         "created_at",
-        "expires_at",
+        "ends",
         "revoked_at",
-        "last_used_at",
+        "used",
         "rotated_from",
     )
     list_select_related = ()
@@ -84,16 +90,28 @@ class ApiKeyAdmin(RecordAdmin):
     @admin.display(description="State")
     def state(self, key: ApiKey) -> SafeString:
         if key.revoked_at is not None:
-            return badge("revoked", "bad")
+            return badge("Revoked", "bad")
         now = timezone.now()
         if not key.is_usable(now):
-            return badge("expired", "plain")
+            return badge("Expired", "plain")
         ends_soon = key.expires_at is not None and key.expires_at - now < dt.timedelta(days=30)
-        return badge("ends soon", "warn") if ends_soon else badge("active", "good")
+        return badge("Ends soon", "warn") if ends_soon else badge("Active", "good")
 
     @admin.display(description="Scopes")
     def scope_list(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
+
+    @admin.display(description="Expires at")
+    def ends(self, key: ApiKey) -> str:
+        return moment(key.expires_at, "never")
+
+    @admin.display(description="Last used at")
+    def used(self, key: ApiKey) -> str:
+        return moment(key.last_used_at, "never")
+
+    @admin.display(description="Requests a minute")
+    def limit(self, key: ApiKey) -> str:
+        return "as set for all" if key.rate_limit is None else str(key.rate_limit or "unlimited")
 
     @admin.action(description="Revoke at once and for good", permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
@@ -118,5 +136,5 @@ class AuditEntryAdmin(RecordAdmin):
     defer_in_list = ("detail",)
 
     @admin.display(description="Detail")
-    def detail_block(self, entry: AuditEntry) -> SafeString:
+    def detail_block(self, entry: AuditEntry) -> SafeString | str:
         return json_block(entry.detail)

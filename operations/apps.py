@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.contrib.admin import apps as admin_apps
 
 
@@ -12,6 +12,10 @@ class OperationsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        # As the console calls them, in its lists and in the path above each page.
+        for label, title in (("auth", "People"), ("django_celery_beat", "Schedule")):
+            apps.get_app_config(label).verbose_name = title
+
         from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
         from django.db.models.signals import post_migrate
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from django.contrib.admin import AdminSite, ShowFacets
+from django.contrib.admin import AdminSite, ChoicesFieldListFilter, ShowFacets
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -18,6 +21,9 @@ from operations.logins import ConsoleLoginForm
 from operations.models import AuditEntry
 from operations.pagination import CheapPaginator
 from operations.strict_lists import StrictListMixin
+
+NOTHING: Final = "—"
+"""What stands where there is no value."""
 
 
 class ConsoleSite(AdminSite):
@@ -33,8 +39,7 @@ class ConsoleSite(AdminSite):
     index_template = "operations/index.html"
     site_url = None
     app_order = ("customers", "outbox", "projections", "operations", "auth", "django_celery_beat")
-
-    app_names = {"auth": "People", "django_celery_beat": "Schedule"}
+    model_order = ("Customer", "SyncState", "Conflict", "Webhook", "StoredEvent", "Delivery", "Subscription")
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
@@ -51,10 +56,11 @@ class ConsoleSite(AdminSite):
         return super().index(request, context | (extra_context or {}))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
-        """The apps in the order of what people look for, instead of by name."""
+        """Apps and models in the order of what people look for; those without a place come last, by name."""
         apps = super().get_app_list(request, app_label)
+        models = {name: place for place, name in enumerate(self.model_order)}
         for app in apps:
-            app["name"] = self.app_names.get(app["app_label"], app["name"])
+            app["models"].sort(key=lambda model: models.get(model["object_name"], len(models)))
         places = {label: place for place, label in enumerate(self.app_order)}
         return sorted(apps, key=lambda app: places.get(app["app_label"], len(places)))
 
@@ -69,6 +75,8 @@ class RecordAdmin(StrictListMixin):
     """
 
     change_form_template = "operations/record.html"
+    change_list_template = "operations/records.html"
+    empty_value_display = NOTHING
     paginator = CheapPaginator
     show_full_result_count = False
     show_facets = ShowFacets.NEVER
@@ -110,9 +118,28 @@ class RecordAdmin(StrictListMixin):
             query |= _exactly(self.model, str(name), term)
         return (queryset.filter(query) if query else queryset.none()), False
 
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        title = str(self.model._meta.verbose_name)
+        context = {"title": title[:1].upper() + title[1:], **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         title = str(self.model._meta.verbose_name_plural)
         return super().changelist_view(request, {"title": title[:1].upper() + title[1:], **(extra_context or {})})
+
+
+class WordsFilter(ChoicesFieldListFilter):
+    """The choices of a field in words as a sentence has them: In sync, instead of In Sync."""
+
+    def choices(self, changelist: Any) -> Any:
+        for choice in super().choices(changelist):
+            yield {**choice, "display": words(str(choice["display"]))}
 
 
 def _exactly(model: type[Model], name: str, term: str) -> Q:
@@ -134,8 +161,31 @@ def badge(text: str, tone: overview.Tone) -> SafeString:
     return format_html('<span class="badge badge-{}">{}</span>', tone, text)
 
 
-def json_block(value: Any) -> SafeString:
-    """JSON made readable, as an escaped block for a page of the console."""
+def words(label: str) -> str:
+    """A choice's label with the first letter alone as a capital, whatever Django made of its name."""
+    return label[:1].upper() + label[1:].lower()
+
+
+def moment(at: dt.datetime | None, otherwise: str = NOTHING) -> str:
+    """A time as the console writes it everywhere."""
+    return otherwise if at is None else date_format(at, "DATETIME_FORMAT")
+
+
+def record_link(record: Model | None, text: str = "") -> SafeString | str:
+    """A link to the page of a record, with its name as text unless another one is given."""
+    if record is None:
+        return NOTHING
+    meta = record._meta
+    address = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[record.pk])
+    return format_html('<a href="{}">{}</a>', address, text or record)
+
+
+def json_block(value: Any) -> SafeString | str:
+    """JSON made readable, as an escaped block for a page of the console; a dash where there is nothing in it."""
+    if value is None or value == {} or value == []:
+        return NOTHING
+    if isinstance(value, str) and value and "\n" not in value:
+        return value.encode(errors="backslashreplace").decode()
     # The standard library's writer: bodies come from elsewhere, and JSON's numbers may be larger than 64 bits.
     text = json.dumps(value, indent=2, sort_keys=True, default=str, ensure_ascii=False)
     # Half of a surrogate pair is no text that could be sent; it is shown as the escape that it came as.
@@ -143,4 +193,15 @@ def json_block(value: Any) -> SafeString:
     return format_html('<pre class="json">{}</pre>', text)
 
 
-__all__ = ["CheapPaginator", "ConsoleSite", "RecordAdmin", "badge", "json_block"]
+__all__ = [
+    "NOTHING",
+    "CheapPaginator",
+    "ConsoleSite",
+    "RecordAdmin",
+    "WordsFilter",
+    "badge",
+    "json_block",
+    "moment",
+    "record_link",
+    "words",
+]

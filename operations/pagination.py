@@ -26,7 +26,20 @@ SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class c
 
 
 class CheapPaginator(_Paginator):
-    """Counts up to 10,000 rows; beyond that an unfiltered list shows the planner's estimate, a filtered one stops."""
+    """Counts up to 10,000 rows; beyond that an unfiltered list shows the planner's estimate, a filtered one stops.
+
+    As many rows can be paged through: a page far behind reads all rows before it, for seconds, and nobody finds
+    anything that way.
+    """
+
+    @property
+    def num_pages(self) -> int:
+        return min(super().num_pages, COUNTED_AT_MOST // self.per_page)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there are more rows than can be paged through."""
+        return self.count > COUNTED_AT_MOST
 
     @cached_property
     def count(self) -> int:

@@ -6,12 +6,14 @@ from typing import Any, Final
 
 import orjson
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Count, Max, Min, QuerySet, Sum
 from django.http import HttpRequest
-from django.utils.html import format_html_join
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from operations.console import RecordAdmin, badge, json_block
+from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, words
 from operations.overview import Tone
 from outbox.models import Delivery, Lane, StoredEvent, Subscription
 from outbox.status import EventStatus, SubscriberStatus, events_statuses, worst_status
@@ -79,18 +81,18 @@ class EventAdmin(RecordAdmin):
     @admin.display(description="status")
     def status(self, event: StoredEvent) -> SafeString:
         word = worst_status(_statuses(event))
-        return badge(word.value, TONES[word.value])
+        return badge(words(word.value), TONES[word.value])
 
     @admin.display(description="subscribers")
     def subscribers(self, event: StoredEvent) -> SafeString:
         return format_html_join("", "<div>{} {} {}</div>", [_line(one) for one in _statuses(event)])
 
     @admin.display(description="payload")
-    def payload_block(self, event: StoredEvent) -> SafeString:
+    def payload_block(self, event: StoredEvent) -> SafeString | str:
         return json_block(orjson.loads(event.payload))
 
     @admin.display(description="headers")
-    def headers_block(self, event: StoredEvent) -> SafeString:
+    def headers_block(self, event: StoredEvent) -> SafeString | str:
         return json_block(orjson.loads(event.headers))
 
 
@@ -102,14 +104,14 @@ def _statuses(event: StoredEvent) -> list[SubscriberStatus]:
 
 
 def _line(one: SubscriberStatus) -> tuple[str, SafeString, str]:
-    words = []
+    parts = []
     if one.status is EventStatus.PROCESSED and one.processed_at is not None:
-        words.append(f"by {one.processed_at:%Y-%m-%d %H:%M:%S} UTC")
+        parts.append(f"by {one.processed_at:%Y-%m-%d %H:%M:%S} UTC")
     if one.attempts and one.status is not EventStatus.PROCESSED:
-        words.append(f"attempt {one.attempts}: {one.message}")
+        parts.append(f"attempt {one.attempts}: {one.message}")
     if one.next_attempt_at is not None:
-        words.append(f"again at {one.next_attempt_at:%H:%M:%S} UTC")
-    return one.subscriber, badge(one.status.value, TONES[one.status.value]), ", ".join(words)
+        parts.append(f"again at {one.next_attempt_at:%H:%M:%S} UTC")
+    return one.subscriber, badge(words(one.status.value), TONES[one.status.value]), ", ".join(parts)
 
 
 @admin.register(Delivery)
@@ -129,7 +131,7 @@ class DeliveryAdmin(RecordAdmin):
         "created_at",
     )
     list_display_links = ("id",)
-    list_filter = ("state",)
+    list_filter = (("state", WordsFilter),)
     search_fields = ("id", "event_id")
     search_help_text = "Id of the delivery or of the event, whole"
     ordering = ("-id",)
@@ -162,7 +164,7 @@ class DeliveryAdmin(RecordAdmin):
 
     @admin.display(description="state")
     def state_badge(self, delivery: Delivery) -> SafeString:
-        return badge(delivery.state, TONES[delivery.state])
+        return badge(words(delivery.state), TONES[delivery.state])
 
     @admin.display(description="attempts that failed")
     def timeline_block(self, delivery: Delivery) -> SafeString:
@@ -177,7 +179,7 @@ class DeliveryAdmin(RecordAdmin):
         )
 
     @admin.display(description="event")
-    def envelope_block(self, delivery: Delivery) -> SafeString:
+    def envelope_block(self, delivery: Delivery) -> SafeString | str:
         return json_block(delivery.envelope)
 
 
@@ -191,7 +193,7 @@ class SubscriptionAdmin(RecordAdmin):
     fields = (
         "name",
         "state",
-        "topics",
+        "which_topics",
         "max_retries",
         "paused_at",
         "paused_until",
@@ -206,26 +208,40 @@ class SubscriptionAdmin(RecordAdmin):
     @admin.display(description="state")
     def state(self, subscription: Subscription) -> SafeString:
         if not subscription.active:
-            return badge("not listed", "plain")
+            return badge("Not listed", "plain")
         if subscription.paused_at is not None:
-            return badge("paused", "warn")
-        return badge("away", "bad") if subscription.breaker_failures else badge("active", "good")
+            return badge("Paused", "warn")
+        return badge("Away", "bad") if subscription.breaker_failures else badge("Active", "good")
+
+    @admin.display(description="topics")
+    def which_topics(self, subscription: Subscription) -> str:
+        return "all" if subscription.topics is None else ", ".join(subscription.topics)
 
     @admin.display(description="lanes")
     def lanes(self, subscription: Subscription) -> SafeString:
-        rows = Lane.objects.filter(subscription=subscription).order_by("lane")
-        return format_html_join(
-            "",
-            "<div>{}: cursor {}, {} delivered, {} failed attempts, held by {} (epoch {})</div>",
-            [(row.lane, row.cursor, row.processed, row.errors, row.owner or "nobody", row.epoch) for row in rows],
+        found = Lane.objects.filter(subscription=subscription).aggregate(
+            lanes=Count("pk"), first=Min("cursor"), last=Max("cursor"), processed=Sum("processed"), errors=Sum("errors")
         )
+        address = (
+            f"{reverse('admin:outbox_lane_changelist')}?{urlencode({'subscription__name__exact': subscription.pk})}"
+        )
+        text = "{} lanes, read up to position {} to {}; {} deliveries, {} failed attempts"
+        return format_html('<a href="{}">' + text + "</a>", address, *found.values())
 
 
 @admin.register(Lane)
 class LaneAdmin(RecordAdmin):
     """Lanes: who reads which share of the log for whom, and how far."""
 
-    list_display = ("__str__", "cursor", "owner", "epoch", "lease_until", "moved_at", "strikes", "processed", "errors")
+    list_display = ("__str__", "cursor", "holder", "lease_until", "moved_at", "leases_lost", "processed", "errors")
     list_filter = ("subscription",)
     ordering = ("subscription_id", "lane")
     list_per_page = 64
+
+    @admin.display(description="held by")
+    def holder(self, lane: Lane) -> str:
+        return lane.owner or NOTHING
+
+    @admin.display(description="leases lost")
+    def leases_lost(self, lane: Lane) -> int:
+        return lane.strikes

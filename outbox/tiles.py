@@ -18,12 +18,13 @@ def log(request: HttpRequest) -> Sequence[Figure]:
     for one in subscribers_figures():
         word = " (paused)" if one.paused else " (away)" if one.broken else ""
         tone: Tone = "warn" if one.paused or one.broken else "plain"
-        figures.append(Figure(label=f"wait for {one.name}{word}", value=one.pending, tone=tone, url=url))
+        figures.append(Figure(label=f"waiting for {one.name}{word}", value=one.pending, tone=tone, url=url))
     deliveries = reverse("admin:outbox_delivery_changelist")
     counts = {"retrying": 0, "dead": 0}
+    labels = {"retrying": "deliveries retrying", "dead": "dead letters"}
     for row in failed_figures():
         counts[row.state] += row.count
     for state, count in counts.items():
         tone = "plain" if not count else "bad" if state == "dead" else "warn"
-        figures.append(Figure(label=state, value=count, tone=tone, url=f"{deliveries}?state={state}"))
+        figures.append(Figure(label=labels[state], value=count, tone=tone, url=f"{deliveries}?state={state}"))
     return figures

@@ -11,7 +11,7 @@ import structlog
 from django.core.exceptions import PermissionDenied
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
-from django.views import defaults
+from django.template import loader
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -83,38 +83,37 @@ def problem_of(exc: BaseException) -> tuple[dict[str, Any], dict[str, str]] | No
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's ``handler400``."""
-    if is_for_people(request):
-        return defaults.bad_request(request, exception)
-    return document_response(_document(400, "bad_request", "The request cannot be understood."))
+    return _answer(request, 400, "bad_request", "The request cannot be understood.")
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's ``handler403``."""
-    if is_for_people(request):
-        return defaults.permission_denied(request, exception)
-    return document_response(_document(403, "not_allowed", "You may not do this."))
+    return _answer(request, 403, "not_allowed", "You may not do this.")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's ``handler404``."""
-    if is_for_people(request):
-        return defaults.page_not_found(request, exception)
-    return document_response(_document(404, "not_found", "There is nothing at this address."))
+    return _answer(request, 404, "not_found", "There is nothing at this address.")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's ``handler500``."""
-    if is_for_people(request):
-        return defaults.server_error(request)
-    return document_response(_document(500, "internal_error", "Something went wrong here; it has been logged."))
+    return _answer(request, 500, "internal_error", "Something went wrong here; it has been logged.")
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Django's ``CSRF_FAILURE_VIEW``. The reason goes to the log alone."""
     log.warning("csrf_failed", reason=reason)
-    if is_for_people(request):
-        return defaults.permission_denied(request, PermissionDenied())
-    return document_response(_document(403, "csrf_failed", "The CSRF token is missing or wrong."))
+    return _answer(request, 403, "csrf_failed", "The CSRF token is missing or wrong. Load the page again.")
+
+
+def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpResponse:
+    document = _document(status, code, detail)
+    if not is_for_people(request):
+        return document_response(document)
+    # Without the request: what makes the context of other pages may be what went wrong.
+    page = loader.get_template("operations/error.html").render(document)
+    return HttpResponse(page, status=status)
 
 
 def is_for_people(request: HttpRequest) -> bool:

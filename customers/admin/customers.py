@@ -8,6 +8,7 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
@@ -16,12 +17,13 @@ from django.utils.safestring import SafeString
 
 from customers.errors import CustomerDeleted
 from customers.models import Customer, SyncState
-from customers.models.customer import CustomerQuerySet
+from customers.models.customer import CustomerQuerySet, name_key
 from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
-from operations.console import RecordAdmin, badge, json_block
+from operations.console import NOTHING, RecordAdmin, badge, json_block, record_link, words
 from operations.overview import Tone
+from operations.pagination import COUNTED_AT_MOST
 
 DELETED_AT_ONCE: Final = 100
 _TONES: Final[dict[str, Tone]] = {
@@ -55,33 +57,39 @@ class PresenceFilter(SimpleListFilter):
 
 
 class SyncFilter(SimpleListFilter):
-    """Customers that some integration does not agree on. Those in sync are nearly all: no filter of them."""
+    """Customers by where they stand with some integration."""
 
     title = "sync status"
     parameter_name = "sync_status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [choice for choice in SyncState.Status.choices if choice[0] != SyncState.Status.IN_SYNC]
+        return [(value, words(str(label))) for value, label in SyncState.Status.choices]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Customer]) -> QuerySet[Customer]:
         status = self.value()
         if status is None:
             return queryset
-        return queryset.filter(Exists(SyncState.objects.filter(customer=OuterRef("pk"), status=status)))
+        states = SyncState.objects.filter(status=status)
+        if any(request.GET.get(name) for name in (SEARCH_VAR, PresenceFilter.parameter_name)):
+            return queryset.filter(Exists(states.filter(customer=OuterRef("pk"))))
+        # By the index of the states, which tells how many there are at most: the newest ones, as many as can be paged
+        # through. What else was asked for could lie beyond them.
+        newest = states.order_by("-pk").values("customer_id")[: COUNTED_AT_MOST + 1]
+        return queryset.filter(pk__in=newest)
 
 
 @admin.register(Customer)
 class CustomerAdmin(RecordAdmin):
     """Customers. They are edited through the API; here they can be deleted, for good."""
 
-    list_display = ("__str__", "email", "presence", "integrations", "version", "created_at", "updated_at")
+    list_display = ("__str__", "email_address", "presence", "integrations", "created_at", "updated_at")
     list_filter = (PresenceFilter, SyncFilter)
     search_fields = ("id",)
     search_help_text = "Id, e-mail or remote id, whole; or the beginning of a name"
     fields = (
         "id",
         "name",
-        "email",
+        "email_address",
         "phone",
         "address_block",
         "metadata_block",
@@ -111,32 +119,43 @@ class CustomerAdmin(RecordAdmin):
         if "@" in term:
             return queryset.with_email(term), False
         linked = list(SyncState.objects.filter(remote_id=term).values_list("customer_id", flat=True)[:50])
-        return (queryset.filter(pk__in=linked) if linked else queryset.with_name_prefix(term)), False
+        if linked:
+            return queryset.filter(pk__in=linked), False
+        # In the order of the index of names: many names may begin so, and sorting them all by age takes seconds.
+        return queryset.with_name_prefix(term).order_by(name_key(), "pk"), False
 
     @admin.display(description="State")
     def presence(self, customer: Customer) -> SafeString:
-        return badge("active", "good") if customer.deleted_at is None else badge("deleted", "plain")
+        return badge("Active", "good") if customer.deleted_at is None else badge("Deleted", "plain")
 
     @admin.display(description="Integrations")
     def integrations(self, customer: Customer) -> SafeString:
         states = sorted(customer.sync_states.all(), key=lambda state: state.integration)
         if not states:
-            return badge("not seen yet", "plain")
+            return badge("Not seen yet", "plain")
         return format_html_join(
             " ",
             "{} {} {}",
             (
-                (state.integration, badge(state.status.replace("_", " "), _TONES[state.status]), state.remote_id or "")
+                (
+                    state.integration,
+                    badge(words(state.get_status_display()), _TONES[state.status]),
+                    record_link(state, state.remote_id or "not there yet"),
+                )
                 for state in states
             ),
         )
 
+    @admin.display(description="E-mail")
+    def email_address(self, customer: Customer) -> str:
+        return customer.email or NOTHING
+
     @admin.display(description="Address")
-    def address_block(self, customer: Customer) -> SafeString:
+    def address_block(self, customer: Customer) -> SafeString | str:
         return json_block(customer.address)
 
     @admin.display(description="Metadata")
-    def metadata_block(self, customer: Customer) -> SafeString:
+    def metadata_block(self, customer: Customer) -> SafeString | str:
         return json_block(customer.metadata)
 
     @admin.action(description="Delete for good, also in integrations…", permissions=["erase"])

@@ -17,7 +17,7 @@ class ImportRunAdmin(RecordAdmin):
     fields = (
         "file_name",
         "format",
-        "content_sha256",
+        "content",
         "state",
         "records_done",
         "customers_created",
@@ -30,6 +30,10 @@ class ImportRunAdmin(RecordAdmin):
     search_help_text = "SHA-256 of the file's content"
     ordering = ("-pk",)
 
+    @admin.display(description="SHA-256 of the content")
+    def content(self, run: ImportRun) -> str:
+        return run.content_sha256
+
     @admin.display(description="State")
     def state(self, run: ImportRun) -> SafeString:
-        return badge("unfinished", "warn") if run.finished_at is None else badge("finished", "good")
+        return badge("Unfinished", "warn") if run.finished_at is None else badge("Finished", "good")

@@ -26,6 +26,7 @@ from customers.importing.records import Format, Record, records
 from customers.models import Customer, ImportRun
 from customers.values import customer_values
 from dbresilience.transactions import run_in_transaction
+from operations.audit import audit_record
 from operations.errors import FieldError
 
 BATCH: Final = 2000
@@ -92,6 +93,7 @@ def file_import(
     *,
     format: Format,
     rejected_path: Path,
+    actor: str,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     batch_size: int = BATCH,
 ) -> Outcome:
@@ -101,6 +103,7 @@ def file_import(
         path: a regular file, which must not change meanwhile.
         format: csv or ndjson.
         rejected_path: where rejected records are written, one JSON object a line; removed when there are none.
+        actor: who imports it, for the audit trail.
         on_progress: called after each batch.
         batch_size: records of one transaction, at most.
 
@@ -112,11 +115,12 @@ def file_import(
         run = _run_of(file, path, format)
         resumed_at = run.records_done
         if run.finished_at is None:
+            _audit(run, actor, "import.started")
             _cut(rejects, run)
             for batch in _batches(file, format, skip=run.records_done, size=batch_size):
                 run = _settled(run, batch, rejects)
                 on_progress(Progress(file.tell(), run.customers_created, run.records_rejected))
-            _finished(run)
+            _finished(run, actor)
             was_finished = False
         else:
             was_finished = True
@@ -150,11 +154,19 @@ def file_check(
     return Outcome(created, rejected, run.records_done, run.finished_at is not None)
 
 
-def import_forget(path: Path, *, format: Format) -> bool:
+def import_forget(path: Path, *, format: Format, actor: str) -> bool:
     """Forget the checkpoint of a file, so that the next import of it begins anew; returns whether there was one."""
     with path.open("rb") as file:
-        found = ImportRun.objects.filter(content_sha256=_sha256(file), format=format)
-        return bool(found.delete()[0])
+        digest = _sha256(file)
+
+    def work() -> bool:
+        run = ImportRun.objects.select_for_update().filter(content_sha256=digest, format=format).first()
+        if run is not None:
+            _audit(run, actor, "import.forgotten")
+            run.delete()
+        return run is not None
+
+    return run_in_transaction(work)
 
 
 def _sha256(file: BinaryIO) -> str:
@@ -165,9 +177,14 @@ def _sha256(file: BinaryIO) -> str:
 
 def _run_of(file: BinaryIO, path: Path, format: Format) -> ImportRun:
     run, _ = ImportRun.objects.get_or_create(
-        content_sha256=_sha256(file), format=format, defaults={"file_name": path.name[-255:]}
+        content_sha256=_sha256(file), format=format, defaults={"file_name": _name(path)}
     )
     return run
+
+
+def _name(path: Path) -> str:
+    # A name may hold bytes that are no text.
+    return os.fsencode(path.name).decode(errors="replace")[-255:]
 
 
 def _batches(file: BinaryIO, format: Format, *, skip: int, size: int) -> Iterator[_Batch]:
@@ -210,9 +227,24 @@ def _settled(run: ImportRun, batch: _Batch, rejects: BinaryIO) -> ImportRun:
     return run_in_transaction(work)
 
 
-def _finished(run: ImportRun) -> None:
-    run.finished_at = run.updated_at = timezone.now()
-    run.save(update_fields=["finished_at", "updated_at"])
+def _finished(run: ImportRun, actor: str) -> None:
+    def work() -> None:
+        run.finished_at = run.updated_at = timezone.now()
+        run.save(update_fields=["finished_at", "updated_at"])
+        _audit(run, actor, "import.finished")
+
+    run_in_transaction(work)
+
+
+def _audit(run: ImportRun, actor: str, action: str) -> None:
+    detail = {
+        "file": run.file_name,
+        "sha256": run.content_sha256,
+        "records": run.records_done,
+        "created": run.customers_created,
+        "rejected": run.records_rejected,
+    }
+    audit_record(actor=actor, action=action, target=f"import:{run.pk}", detail=detail)
 
 
 def _locked(path: Path) -> BinaryIO:

@@ -69,4 +69,4 @@ class Conflict(models.Model):
         verbose_name = "conflict"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.field}".strip()
+        return f"{self.get_kind_display()} {self.field}".strip()

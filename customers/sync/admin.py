@@ -9,11 +9,12 @@ from django.contrib.admin import SimpleListFilter
 from django.db.models import QuerySet
 from django.db.transaction import atomic
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from customers.models import Conflict, SyncAccount, SyncRequest, SyncState, Webhook
 from operations.audit import actor_of, audit_record
-from operations.console import RecordAdmin, badge, json_block
+from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, moment, record_link, words
 from operations.overview import Tone
 from outbox.wakeup import wake
 
@@ -36,7 +37,7 @@ class RequestOutcomeFilter(SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         odd = (SyncRequest.Outcome.ADOPTED, SyncRequest.Outcome.REFUSED, SyncRequest.Outcome.ABANDONED)
-        return [("in_flight", "In flight"), *((outcome.value, str(outcome.label)) for outcome in odd)]
+        return [("in_flight", "In flight"), *((outcome.value, words(str(outcome.label))) for outcome in odd)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[SyncRequest]) -> QuerySet[SyncRequest]:
         if self.value() == "in_flight":
@@ -63,36 +64,61 @@ class WebhookOutcomeFilter(SimpleListFilter):
 class SyncStateAdmin(RecordAdmin):
     """One customer in one integration."""
 
-    list_display = ("id", "integration", "remote_id", "customer", "state", "attempts", "last_error_code", "dirty_at")
+    list_display = ("id", "remote", "customer_link", "state", "failures", "last_error_code", "waiting_since")
     list_select_related = ("customer",)
-    list_filter = ("status",)
+    list_filter = (("status", WordsFilter),)
     search_fields = ("remote_id", "customer__pk", "pk")
     search_help_text = "Remote id, customer's id or number, whole"
     ordering = ("-pk",)
     defer_in_list = ("base", "last_error_message")
     actions = ("look_again",)
-    fields = (
-        ("integration", "account", "livemode"),
-        "remote_id",
-        "customer",
-        "state",
-        "base_block",
-        "base_hash",
-        ("dirty_at", "priority", "poke_count"),
-        ("attempts", "next_attempt_at"),
-        ("last_error_class", "last_error_code"),
-        "last_error_message",
-        ("lease_owner", "lease_token", "lease_until"),
-        ("last_success_at", "created_at", "updated_at"),
+    fieldsets = (
+        (None, {"fields": ("state", "customer", "remote", "mode", "agreed", ("last_success_at", "updated_at"))}),
+        (
+            "What is wanted",
+            {"fields": (("waiting_since", "importance"), ("failures", "next_attempt_at"), ("last_error",))},
+        ),
+        (
+            "Worker",
+            {"fields": (("lease_owner", "lease_until"), ("lease_token", "poke_count"), ("base_hash", "created_at"))},
+        ),
     )
 
     @admin.display(description="Status")
     def state(self, row: SyncState) -> SafeString:
-        return badge(row.get_status_display(), _TONES.get(row.status, "plain"))
+        return badge(words(row.get_status_display()), _TONES.get(row.status, "plain"))
 
-    @admin.display(description="Base")
-    def base_block(self, row: SyncState) -> SafeString:
+    @admin.display(description="Remote record")
+    def remote(self, row: SyncState) -> str:
+        return f"{row.integration} {row.remote_id or NOTHING}"
+
+    @admin.display(description="Customer")
+    def customer_link(self, row: SyncState) -> SafeString | str:
+        return record_link(row.customer)
+
+    @admin.display(description="Account")
+    def mode(self, row: SyncState) -> str:
+        return _account(row)
+
+    @admin.display(description="Agreed by both sides")
+    def agreed(self, row: SyncState) -> SafeString | str:
         return json_block(row.base)
+
+    @admin.display(description="Waiting since")
+    def waiting_since(self, row: SyncState) -> str:
+        return moment(row.dirty_at)
+
+    @admin.display(description="Priority")
+    def importance(self, row: SyncState) -> str:
+        return row.get_priority_display() if row.dirty_at else NOTHING
+
+    @admin.display(description="Failures in a row")
+    def failures(self, row: SyncState) -> int:
+        return row.attempts
+
+    @admin.display(description="Last error")
+    def last_error(self, row: SyncState) -> str:
+        return " ".join(filter(None, (row.last_error_class, row.last_error_code, row.last_error_message))) or NOTHING
 
     @admin.action(description="Look again now", permissions=["look_again"])
     def look_again(self, request: HttpRequest, queryset: QuerySet[SyncState]) -> None:
@@ -112,7 +138,7 @@ class SyncStateAdmin(RecordAdmin):
 class SyncRequestAdmin(RecordAdmin):
     """Writing requests, as they were sent and how they ended."""
 
-    list_display = ("id", "state", "method", "outcome", "sends", "first_sent_at", "resolved_at", "error_code")
+    list_display = ("id", "state_link", "method", "ended", "sends", "first_sent_at", "resolved_at", "error_code")
     list_select_related = ("state",)
     list_filter = (RequestOutcomeFilter,)
     search_fields = ("uid", "state__pk")
@@ -121,15 +147,28 @@ class SyncRequestAdmin(RecordAdmin):
     defer_in_list = ("body", "fields", "error_message")
     fields = (
         "state",
-        ("method", "key"),
+        ("method", "idempotency_key"),
         "body_block",
         ("first_sent_at", "last_sent_at", "sends"),
-        ("outcome", "resolved_at"),
+        ("ended", "resolved_at"),
         ("error_code", "error_message"),
     )
 
+    @admin.display(description="Sync state")
+    def state_link(self, row: SyncRequest) -> SafeString | str:
+        return record_link(row.state)
+
+    @admin.display(description="Outcome")
+    def ended(self, row: SyncRequest) -> SafeString:
+        tones: dict[str, Tone] = {"": "warn", "succeeded": "good", "refused": "bad"}
+        return badge(words(row.get_outcome_display()), tones.get(row.outcome, "plain"))
+
+    @admin.display(description="Idempotency key")
+    def idempotency_key(self, row: SyncRequest) -> str:
+        return row.key
+
     @admin.display(description="Body")
-    def body_block(self, row: SyncRequest) -> SafeString:
+    def body_block(self, row: SyncRequest) -> SafeString | str:
         return json_block(row.body)
 
 
@@ -137,17 +176,17 @@ class SyncRequestAdmin(RecordAdmin):
 class ConflictAdmin(RecordAdmin):
     """What rules cannot decide."""
 
-    list_display = ("id", "state", "kind", "field", "tone", "opened_at", "resolved_at")
+    list_display = ("id", "state_link", "question", "field", "tone", "opened_at", "resolved_at")
     list_select_related = ("state",)
-    list_filter = ("status",)
+    list_filter = (("status", WordsFilter),)
     search_fields = ("state__pk", "pk")
     search_help_text = "Number of the conflict or of its sync state"
     ordering = ("-pk",)
     defer_in_list = ("base", "ours", "theirs", "detail")
     fields = (
-        "state",
-        ("kind", "field"),
         "tone",
+        "state",
+        ("question", "which_field"),
         "base_block",
         "ours_block",
         "theirs_block",
@@ -156,20 +195,33 @@ class ConflictAdmin(RecordAdmin):
         ("opened_at", "resolved_at"),
     )
 
+    @admin.display(description="Sync state")
+    def state_link(self, row: Conflict) -> SafeString | str:
+        return record_link(row.state)
+
+    @admin.display(description="Question")
+    def question(self, row: Conflict) -> str:
+        label = row.get_kind_display()
+        return label[:1].upper() + label[1:]
+
+    @admin.display(description="Field")
+    def which_field(self, row: Conflict) -> str:
+        return row.field or NOTHING
+
     @admin.display(description="Status")
     def tone(self, row: Conflict) -> SafeString:
-        return badge(row.get_status_display(), "bad" if row.status == Conflict.Status.OPEN else "good")
+        return badge(words(row.get_status_display()), "bad" if row.status == Conflict.Status.OPEN else "good")
 
     @admin.display(description="Agreed before")
-    def base_block(self, row: Conflict) -> SafeString:
+    def base_block(self, row: Conflict) -> SafeString | str:
         return json_block(row.base)
 
     @admin.display(description="Here")
-    def ours_block(self, row: Conflict) -> SafeString:
+    def ours_block(self, row: Conflict) -> SafeString | str:
         return json_block(row.ours)
 
     @admin.display(description="There")
-    def theirs_block(self, row: Conflict) -> SafeString:
+    def theirs_block(self, row: Conflict) -> SafeString | str:
         return json_block(row.theirs)
 
 
@@ -177,28 +229,36 @@ class ConflictAdmin(RecordAdmin):
 class WebhookAdmin(RecordAdmin):
     """Messages of integrations as they came."""
 
-    list_display = ("id", "integration", "type", "event_id", "remote_id", "state", "reason", "received_at")
+    list_display = ("id", "type", "event_id", "remote_id", "state", "received_at")
     list_filter = (WebhookOutcomeFilter,)
     search_fields = ("event_id", "remote_id")
     search_help_text = "Event id or remote id, whole"
     ordering = ("-pk",)
     defer_in_list = ("payload",)
     fields = (
-        ("integration", "account", "livemode"),
+        ("integration", "mode"),
         ("type", "event_id"),
         "remote_id",
-        ("state", "reason"),
+        "state",
         ("received_at", "processed_at"),
         "payload_block",
     )
 
+    @admin.display(description="Account")
+    def mode(self, row: Webhook) -> str:
+        return _account(row)
+
     @admin.display(description="Outcome")
     def state(self, row: Webhook) -> SafeString:
-        tones: dict[str, Tone] = {"pending": "warn", "poked": "good"}
-        return badge(row.get_outcome_display(), tones.get(row.outcome, "plain"))
+        shown: dict[str, tuple[str, Tone]] = {
+            Webhook.Outcome.PENDING: ("Waiting", "warn"),
+            Webhook.Outcome.POKED: ("Looked at", "good"),
+            Webhook.Outcome.IGNORED: ("Ignored", "plain"),
+        }
+        return format_html('{} <span class="quiet">{}</span>', badge(*shown[row.outcome]), row.reason)
 
     @admin.display(description="Payload")
-    def payload_block(self, row: Webhook) -> SafeString:
+    def payload_block(self, row: Webhook) -> SafeString | str:
         return json_block(row.payload)
 
 
@@ -206,6 +266,15 @@ class WebhookAdmin(RecordAdmin):
 class SyncAccountAdmin(RecordAdmin):
     """Accounts with their rate limit, and whether calls to them are held back now."""
 
-    list_display = ("integration", "account", "livemode", "closed_until", "failures", "error")
-    fields = ("integration", "account", "livemode", "tokens", "refilled_at", "closed_until", "failures", "error")
+    list_display = ("integration", "mode", "closed_until", "failures", "error")
+    fields = ("integration", "mode", "tokens", "refilled_at", "closed_until", "failures", "error")
     ordering = ("pk",)
+
+    @admin.display(description="Account")
+    def mode(self, row: SyncAccount) -> str:
+        return _account(row)
+
+
+def _account(row: SyncState | Webhook | SyncAccount) -> str:
+    """Which account, and whether money is real there."""
+    return f"{row.account or 'that of the key'}, {'live mode' if row.livemode else 'test mode'}"

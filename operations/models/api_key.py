@@ -8,6 +8,7 @@ from typing import Final
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import connections, models
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -82,6 +83,12 @@ class ApiKey(models.Model):
         verbose_name = "API key"
         verbose_name_plural = "API keys"
         permissions = [*SCOPE_PERMISSIONS, ("revoke_apikey", "Can revoke API key")]
+        indexes = [
+            # The console's count of keys that end soon, and its list of those that ended.
+            models.Index("expires_at", condition=models.Q(revoked_at=None), name="apikey_ends"),
+            # The console's list of keys that were revoked, newest first.
+            models.Index(F("id").desc(), condition=models.Q(revoked_at__isnull=False), name="apikey_revoked"),
+        ]
         constraints = [
             models.CheckConstraint(condition=models.Q(digest__regex="^[0-9a-f]{64}$"), name="operations_apikey_digest"),
         ]

@@ -46,7 +46,7 @@ def test_it_shows_customers_with_what_integrations_say() -> None:
     for page in (listed, shown):
         assert "ann@example.com" in page
         assert "cus_1" in page
-        assert "failed" in page
+        assert "Failed" in page
         assert "&lt;b&gt;Ann" in page
         assert "<b>Ann" not in page
     assert "&lt;i&gt;gold" in shown
@@ -142,7 +142,7 @@ def test_it_shows_imports() -> None:
     page = staff("viewer").get("/admin/customers/importrun/").content.decode()
 
     assert "big.csv" in page
-    assert "unfinished" in page
+    assert "Unfinished" in page
 
 
 def test_it_opens_a_long_list_without_reading_all_of_it() -> None:
@@ -169,3 +169,24 @@ def test_it_opens_a_long_list_without_reading_all_of_it() -> None:
         cursor.execute("EXPLAIN " + reads[1])
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "customer_by_created" in plan
+
+
+def test_it_filters_customers_by_every_status() -> None:
+    for status in SyncState.Status.values:
+        customer = Customer.objects.create(name=f"Is {status}")
+        SyncState.objects.create(customer=customer, integration="stripe", livemode=False, status=status)
+    client = staff("viewer")
+
+    for status in SyncState.Status.values:
+        for more in ({}, {"presence": "active"}, {"q": "Is"}):
+            page = client.get(LIST, {"sync_status": status, **more})
+            assert [row.name for row in page.context["cl"].result_list] == [f"Is {status}"]
+
+
+def test_it_links_a_customer_to_its_sync_states() -> None:
+    customer = Customer.objects.create(name="Ann")
+    state = SyncState.objects.create(customer=customer, integration="stripe", livemode=False, remote_id="cus_1")
+
+    page = staff("viewer").get(LIST).content.decode()
+
+    assert f'<a href="/admin/customers/syncstate/{state.pk}/change/">cus_1</a>' in page

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import getpass
+import hashlib
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ from customers.importing import runs
 from customers.importing.batches import customers_import
 from customers.models import Customer, ImportRun
 from customers.services import customer_create, customer_delete
+from operations.models import AuditEntry
 from tests.customers.published import published
 from tests.customers.races import in_threads
 
@@ -234,6 +237,42 @@ def test_it_imports_the_same_content_again_when_told_so(tmp_path: Path) -> None:
     assert (again["created"], Customer.objects.active().count()) == (1, 1)
 
 
+@pytest.mark.feature("C16")
+def test_it_leaves_a_trail_of_who_imported_what(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "c.csv", "name,email\nA,a@example.com\nB,b\n")
+
+    imported(path, "--dry-run")
+    imported(path)
+    imported(path)
+    imported(path, "--again")
+
+    entries = list(AuditEntry.objects.order_by("pk"))
+    assert [entry.action for entry in entries] == [
+        "import.started",
+        "import.finished",
+        "import.forgotten",
+        "import.started",
+        "import.finished",
+    ]
+    assert {entry.actor for entry in entries} == {f"shell:{getpass.getuser()}"}
+    finished = entries[1]
+    assert finished.target.startswith("import:")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert finished.detail == {"file": "c.csv", "sha256": digest, "records": 2, "created": 1, "rejected": 1}
+    assert entries[4].detail["created"] == 0
+    assert len({entry.correlation_id for entry in entries[:2]}) == 1
+
+
+def test_it_imports_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"c\xff.csv")
+    path.write_text("name,email\nA,a@example.com\nB,b\n")
+
+    outcome = imported(path)
+
+    assert outcome["rejected_file"].endswith("/c\ufffd.csv.rejected.ndjson")
+    assert (outcome["created"], ImportRun.objects.get().file_name) == (1, "c\ufffd.csv")
+
+
 def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"N{n},{n}@example.com" if n % 7 else f"N{n},bad" for n in range(1, 51)]
     path = file_of(tmp_path, "c.csv", "\n".join(["name,email", *rows]))
@@ -250,8 +289,10 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise Killed
 
     with pytest.raises(Killed):
-        runs.file_import(path, format="csv", rejected_path=rejects, batch_size=10, on_progress=stop_after_30)
-    outcome = runs.file_import(path, format="csv", rejected_path=rejects, batch_size=10)
+        runs.file_import(
+            path, format="csv", rejected_path=rejects, actor="shell:ann", batch_size=10, on_progress=stop_after_30
+        )
+    outcome = runs.file_import(path, format="csv", rejected_path=rejects, actor="shell:ann", batch_size=10)
 
     assert (outcome.created, outcome.rejected, outcome.resumed_at) == (43, 7, 30)
     assert sorted(rejected(path)) == [n + 1 for n in range(7, 51, 7)]
@@ -297,12 +338,19 @@ def test_it_lets_one_process_at_a_time_import_a_file(tmp_path: Path) -> None:
     def interfere(progress: runs.Progress) -> None:
         if not taken:
             with pytest.raises(runs.ImportBusy):
-                runs.file_import(path, format="csv", rejected_path=path.with_name("c.rejected"), batch_size=10)
-            taken.append(runs.file_import(path, format="csv", rejected_path=other, batch_size=10))
+                runs.file_import(
+                    path, format="csv", rejected_path=path.with_name("c.rejected"), actor="shell:ann", batch_size=10
+                )
+            taken.append(runs.file_import(path, format="csv", rejected_path=other, actor="shell:ann", batch_size=10))
 
     with pytest.raises(runs.ImportBusy):
         runs.file_import(
-            path, format="csv", rejected_path=path.with_name("c.rejected"), batch_size=10, on_progress=interfere
+            path,
+            format="csv",
+            rejected_path=path.with_name("c.rejected"),
+            actor="shell:ann",
+            batch_size=10,
+            on_progress=interfere,
         )
 
     assert taken[0].created == 30

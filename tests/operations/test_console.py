@@ -250,3 +250,48 @@ def test_it_writes_times_that_sort(boss: Client) -> None:
     page = boss.get(ENTRIES).content.decode()
 
     assert "2026-03-01 04:05:06" in page
+
+
+def test_it_pages_through_the_first_rows_and_says_so(boss: Client) -> None:
+    fill(COUNTED_AT_MOST + 200, analyze=True)
+
+    first = boss.get(ENTRIES)
+    last = boss.get(ENTRIES, {"p": COUNTED_AT_MOST // 50})
+    beyond = boss.get(ENTRIES, {"p": COUNTED_AT_MOST // 50 + 1})
+
+    assert first.context["cl"].paginator.num_pages == COUNTED_AT_MOST // 50
+    assert "Pages go as far as the first 10,000." in first.content.decode()
+    assert len(last.context["cl"].result_list) == 50
+    assert beyond.status_code in (302, 404) or not beyond.context["cl"].result_list
+
+
+def test_it_says_why_a_list_is_empty(boss: Client) -> None:
+    nothing = boss.get(KEYS).content.decode()
+    nothing_like_it = boss.get(KEYS, {"q": "nobody"}).content.decode()
+
+    assert "There are no API keys yet." in nothing
+    assert "Nothing here is like that." in nothing_like_it
+
+
+@pytest.mark.parametrize(("address", "status", "title"), [("/admin/x/", 404, "Not Found")])
+def test_it_shows_errors_as_pages_to_people_and_as_problems_to_programs(
+    boss: Client, address: str, status: int, title: str
+) -> None:
+    page = boss.get(address, headers={"accept": "text/html"})
+    problem = boss.get(address)
+
+    assert (page.status_code, problem.status_code) == (status, status)
+    assert f"<h1>{title}</h1>" in page.content.decode()
+    assert page["X-Correlation-ID"] in page.content.decode()
+    assert inline_in(page.content) == []
+    assert problem["Content-Type"] == "application/problem+json"
+
+
+def test_it_counts_keys_within_bounds(boss: Client) -> None:
+    apikey_create(name="shop", scopes=["customers:read"])
+    ApiKey.objects.create(name="old", prefix="p", digest="0" * 64, scopes=[], expires_at="2020-01-01T00:00:00Z")
+
+    page = boss.get("/admin/")
+
+    tile = next(tile for tile in page.context["tiles"] if tile.title == "API keys")
+    assert [figure.value for figure in tile.figures] == [1, 0, 1]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +19,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from customers.importing import runs
 from customers.importing.records import Format, UnusableFile
 from operations.correlation import correlation_bound
+from operations.shell import shell_actor
+
+OnProgress = Callable[[runs.Progress], None]
 
 SOME_REJECTED: Final = 3
 INTERRUPTED: Final = 130
@@ -69,10 +73,7 @@ class Command(BaseCommand):
         began = time.monotonic()
         try:
             with _progress(path.stat().st_size) as on_progress, correlation_bound():
-                if options["again"] and not options["dry_run"]:
-                    runs.import_forget(path, format=format)
-                work = runs.file_check if options["dry_run"] else runs.file_import
-                outcome = work(path, format=format, rejected_path=rejected_path, on_progress=on_progress)
+                outcome = self._outcome(path, format, rejected_path, on_progress, options)
         except (UnusableFile, runs.ImportBusy, OSError) as exc:
             raise CommandError(str(exc)) from exc
         except KeyboardInterrupt:
@@ -82,7 +83,19 @@ class Command(BaseCommand):
         if outcome.rejected:
             sys.exit(SOME_REJECTED)
 
+    def _outcome(
+        self, path: Path, format: Format, rejected_path: Path, on_progress: OnProgress, options: dict[str, Any]
+    ) -> runs.Outcome:
+        if options["dry_run"]:
+            return runs.file_check(path, format=format, rejected_path=rejected_path, on_progress=on_progress)
+        actor = shell_actor()
+        if options["again"]:
+            runs.import_forget(path, format=format, actor=actor)
+        return runs.file_import(path, format=format, rejected_path=rejected_path, actor=actor, on_progress=on_progress)
+
     def _report(self, outcome: runs.Outcome, seconds: float, rejected_path: Path, options: dict[str, Any]) -> None:
+        # A path may hold bytes that are no text.
+        rejected_file = os.fsencode(rejected_path).decode(errors="replace")
         if options["json"]:
             document = {
                 "created": outcome.created,
@@ -90,7 +103,7 @@ class Command(BaseCommand):
                 "resumed_at": outcome.resumed_at,
                 "was_finished": outcome.was_finished,
                 "dry_run": options["dry_run"],
-                "rejected_file": str(rejected_path) if outcome.rejected else None,
+                "rejected_file": rejected_file if outcome.rejected else None,
                 "seconds": round(seconds, 3),
             }
             self.stdout.write(orjson.dumps(document).decode())
@@ -98,7 +111,7 @@ class Command(BaseCommand):
         verb = "would be created" if options["dry_run"] else "created"
         text = f"{outcome.created:,} customers {verb}, {outcome.rejected:,} records rejected"
         if outcome.rejected:
-            text += f" (see {rejected_path})"
+            text += f" (see {rejected_file})"
         if outcome.was_finished:
             text += "; this content was imported before, nothing was done"
         elif outcome.resumed_at:
@@ -115,7 +128,7 @@ def _format_of(path: Path) -> Format:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Any]:
+def _progress(total: int) -> Iterator[OnProgress]:
     """A progress bar on a terminal; nothing elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
