@@ -72,11 +72,12 @@ SELECT s.name, n * 10, now() FROM outbox_subscription s, generate_series(1, %(ro
     "outbox_delivery": """
 INSERT INTO outbox_delivery (subscription_id, event_id, position, lane, topic, type, aggregate_type, aggregate_id,
                              sequence, envelope, state, attempts, error_class, code, message, traceback, fingerprint,
-                             resolved_at)
+                             resolved_at, resolution)
 SELECT (SELECT min(name) FROM outbox_subscription), e.id, l.position, e.lane, e.topic, e.type, e.aggregate_type,
        e.aggregate_id, e.sequence, to_jsonb(e.payload), CASE e.id %% 100 WHEN 1 THEN 'dead' WHEN 2 THEN 'retrying'
        ELSE 'resolved' END, 6, 'retryable', 'NO_ACK', 'the broker did not acknowledge', repeat('line of a trace ', 40),
-       md5((e.id %% 20)::text), CASE WHEN e.id %% 100 > 2 THEN now() END
+       md5((e.id %% 20)::text), CASE WHEN e.id %% 100 NOT IN (1, 2) THEN now() END,
+       CASE WHEN e.id %% 100 NOT IN (1, 2) THEN 'delivered' ELSE '' END
   FROM outbox_event e JOIN outbox_log l ON l.event_id = e.id
 """,
     "outbox_attempt": """
