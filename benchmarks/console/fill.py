@@ -81,8 +81,9 @@ SELECT (SELECT min(name) FROM outbox_subscription), e.id, l.position, e.lane, e.
   FROM outbox_event e JOIN outbox_log l ON l.event_id = e.id
 """,
     "outbox_attempt": """
-INSERT INTO outbox_attempt (delivery_id, number, error_class, code, message)
-SELECT id, 1, error_class, code, message FROM outbox_delivery
+INSERT INTO outbox_attempt (subscriber, event_id, number, outcome, error_class, code, message, response, worker,
+                            started_at, seconds)
+SELECT subscription_id, event_id, 1, 'failed', error_class, code, message, '', '', now(), 0.1 FROM outbox_delivery
 """,
     "outbox_detour": """
 INSERT INTO outbox_detour (subscription_id, lane, aggregate_type, aggregate_id, next_sequence)
