@@ -5,7 +5,7 @@ BOOTSTRAP := $(PYTHON) zenskar/sandbox/bootstrap.py
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-kafka kafka chaos lint format features bench requirements clean distclean venv venv-dev
+.PHONY: help run test test-kafka kafka chaos chaos-database lint format features bench requirements clean distclean venv venv-dev
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 | \2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ kafka: venv ## Fetch Apache Kafka 4 with Maven into .kafka/ (needs Java 17; not 
 
 chaos: venv-dev kafka ## The slow proofs under fault injection, against a real broker
 	@TEST_KAFKA_BOOTSTRAP_SERVERS="$(KAFKA_BOOTSTRAP_SERVERS)" $(BIN)/python -m pytest -m chaos --timeout 900
+
+chaos-database: venv-dev ## Of them those of the database alone; SANDBOX_POSTGRES=machine or wheel says on which PostgreSQL
+	@$(BIN)/python -m pytest tests/chaos/dbresilience -m chaos --timeout 300 -s
 
 lint: venv-dev ## ruff, mypy, import-linter, complete migrations, deployment checks
 	@$(BIN)/python -m tests.lint

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Final
 
 from django.core.signals import request_finished, request_started
 
@@ -17,11 +18,25 @@ try:
 except ImportError:  # Celery is not needed.
     celery_signals = None  # type: ignore[assignment]
 
-_words = [word for word in sys.argv[1:2] if word.isidentifier()]
-_PROCESS = f"command {_words[0]}" if _words else "process"
+_CELERYS: Final = ("worker", "beat")
 
 _names: dict[int, str] = {}
 _operations: dict[int, list[LongOperation]] = {}
+
+
+def role_of(arguments: Sequence[str]) -> str:
+    """What a process is, by how it was started: ``manage.py relay``, ``celery worker``, ``gunicorn``.
+
+    Never more than a program and its command, since arguments may hold anything.
+    """
+    path = PurePath(arguments[0]) if arguments else PurePath()
+    # python -m celery.
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    if name.startswith("-"):
+        name = "python"
+    words = arguments[1:2] if name == "manage.py" else [word for word in arguments[1:] if word in _CELERYS]
+    command = next((word for word in words if not word.startswith("-")), "") if name in ("manage.py", "celery") else ""
+    return f"{name} {command}".strip()[:60]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +87,8 @@ def long_operation_of(thread: int) -> LongOperation | None:
 
 
 def work_of(thread: int) -> str:
-    """What a thread is at: ``request GET /path``, ``task name[id]`` or ``command name``; never a query string."""
-    return _names.get(thread) or _PROCESS
+    """What a thread is at: ``request GET /path``, ``task name[id]`` or the process's role; never a query string."""
+    return _names.get(thread) or role_of(sys.argv) or "process"
 
 
 def connect_signals() -> None:

@@ -73,9 +73,14 @@ SELECT slot_name AS name, slot_type AS type, active,
 """
 # Serves tables(): size, dead rows, and the share of the table that its rows would not need if it were written anew
 # (estimated as "check_postgres" and PgHero do: rows times their average width from pg_stats, plus headers; a table that
-# was never analysed has no estimate).
+# was never analysed has no estimate). Asking for a table's size waits for who holds it exclusively, and those that come
+# later wait for who waits; so of such a table there is none. relpages is 0 until a table is first analysed.
 TABLES_SQL: Final = """
-SELECT s.schemaname AS schema, s.relname AS "table", c.relpages::bigint * 8192 AS bytes, s.n_live_tup AS live_rows,
+WITH locked AS MATERIALIZED (
+  SELECT relation FROM pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND relation IS NOT NULL)
+SELECT s.schemaname AS schema, s.relname AS "table",
+       CASE WHEN s.relid NOT IN (SELECT relation FROM locked) THEN pg_table_size(s.relid) END AS bytes,
+       s.n_live_tup AS live_rows,
        s.n_dead_tup AS dead_rows,
        CASE WHEN s.n_live_tup + s.n_dead_tup > 0
             THEN round(100.0 * s.n_dead_tup / (s.n_live_tup + s.n_dead_tup), 1)::float8 END AS dead_rows_percent,
@@ -87,7 +92,7 @@ SELECT s.schemaname AS schema, s.relname AS "table", c.relpages::bigint * 8192 A
   FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
   LEFT JOIN LATERAL (SELECT sum(p.avg_width * (1 - p.null_frac)) AS width FROM pg_stats p
                       WHERE p.schemaname = s.schemaname AND p.tablename = s.relname) w ON true
- ORDER BY c.relpages DESC, s.n_dead_tup DESC LIMIT 20
+ ORDER BY bytes DESC NULLS FIRST, s.n_dead_tup DESC LIMIT 20
 """
 # Serves unused_indexes(): never read since the counters were reset, and no constraint needs them.
 UNUSED_INDEXES_SQL: Final = """

@@ -13,6 +13,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from dbresilience.monitor.connection import MonitorConnection
+from dbresilience.work import role_of
 
 PoolReader = Callable[[], Sequence[Any]]
 
@@ -49,12 +50,5 @@ def process_report(connection: MonitorConnection) -> int:
     pools = pools_of_this_process()
     if not pools:
         return 0
-    report = {"process": process_name(), "role": _role(), "pools": Jsonb(pools)}
+    report = {"process": process_name(), "role": role_of(sys.argv), "pools": Jsonb(pools)}
     return connection.execute(REPORT_SQL, report).rowcount
-
-
-def _role() -> str:
-    """The command that started the process, without its arguments: they may hold anything."""
-    words = [word for word in sys.argv[:2] if not word.startswith("-")]
-    name = os.path.basename(words[0]) if words else ""
-    return f"{name} {words[1]}"[:100] if name == "manage.py" and len(words) > 1 else name[:100]

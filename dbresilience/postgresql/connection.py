@@ -23,6 +23,9 @@ RV = TypeVar("RV")
 CANCEL_TIMEOUT = 1.0
 """Seconds that a server may take to cancel a statement that went past its deadline."""
 
+POLITENESS = 0.1
+"""The same for a transaction that had a deadline, which is over by then."""
+
 _INTERVAL = 0.1
 _FAREWELLS = frozenset({"FATAL", "PANIC"})
 
@@ -135,9 +138,11 @@ class Connection(psycopg.Connection[Any]):
 
     def _give_up(self, gen: PQGen[RV]) -> RV:
         """End a statement that is over its time: cancel it, or drop the connection when that goes unanswered too."""
+        # A caller that named an instant waits no longer than it takes to be polite.
+        politeness = CANCEL_TIMEOUT if self.deadline is None else POLITENESS
         try:
-            self.cancel_safe(timeout=CANCEL_TIMEOUT)
-            return super().wait(gen, _INTERVAL, CANCEL_TIMEOUT)
+            self.cancel_safe(timeout=politeness)
+            return super().wait(gen, _INTERVAL, politeness)
         except errors.QueryCanceled:
             raise
         except psycopg.Error as exc:

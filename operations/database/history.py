@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from django.utils import timezone
 
@@ -15,12 +15,19 @@ from operations.database.charts import Chart, Points, Series, line_chart
 Reader = Callable[[dict[str, Any]], float | None]
 
 
+SHORTEST: Final = dt.timedelta(minutes=10)
+"""What the axis of time spans at least, however short the history is."""
+
+
 def charts(hours: int) -> list[Chart]:
-    """The last hours, drawn."""
+    """The last hours, drawn; as much of them as there are samples of."""
     rows = samples(hours=hours)
     end = timezone.now()
-    start = end - dt.timedelta(hours=hours)
     taken = [(dt.datetime.fromisoformat(row["minute"]), row) for row in rows]
+    start = end - dt.timedelta(hours=hours)
+    if taken:
+        # The first day of a service is no dot at the edge of an empty picture.
+        start = max(start, min(taken[0][0], end - SHORTEST))
 
     def values(*path: str, factor: float = 1) -> Points:
         return [(at, _scaled(_at(row, path), factor)) for at, row in taken]

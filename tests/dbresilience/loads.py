@@ -127,7 +127,7 @@ def under_terminations(seed: int, *, seconds: float, a_second: float, threads: i
             while time.monotonic() < until:
                 rows = session.execute(
                     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-                    "AND backend_type = 'client backend' AND application_name = ''"
+                    "AND backend_type = 'client backend' AND application_name NOT LIKE '%monitor'"
                 ).fetchall()
                 if rows:
                     session.execute("SELECT pg_terminate_backend(%s)", [chance.choice(rows)[0]])

@@ -216,3 +216,20 @@ def test_it_refuses_a_bad_setting_by_its_name(settings: object, name: str, value
         monitor_settings()
 
     assert reason in str(caught.value)
+
+
+def test_it_measures_a_table_that_was_never_analysed_and_waits_for_none_that_is_locked(accounts: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO bank SELECT generate_series(1, 50000)")
+
+    def sizes() -> dict[str, int | None]:
+        return {table["table"]: table["bytes"] for table in figures_now(deep=True)["tables"]}
+
+    known = sizes()
+    with session() as other, other.transaction():
+        other.execute("LOCK TABLE bank IN ACCESS EXCLUSIVE MODE")
+        locked = sizes()
+
+    assert (known["bank"] or 0) > 1_500_000
+    assert "bank" in locked
+    assert locked["bank"] is None

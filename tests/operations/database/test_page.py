@@ -9,6 +9,8 @@ from django.test import Client
 from django.utils import timezone
 
 from dbresilience.models import Deadlock, Sample, Tally
+from operations.database.charts import WIDTH
+from operations.database.history import charts
 from operations.models import AuditEntry
 from tests.operations.conftest import MakeClient
 
@@ -114,3 +116,12 @@ def test_it_shows_errors_by_sqlstate(staff_client: MakeClient) -> None:
     page = staff_client("viewer").get("/admin/database/").content.decode()
 
     assert re.search(r"<code>40P01</code></td><td class=\"n\">12</td>", page)
+
+
+def test_it_begins_its_charts_with_the_first_sample(history: None) -> None:
+    (chart, *_) = charts(24)
+
+    # Sixty minutes over the whole breadth, not at the edge of a day.
+    (points,) = re.findall(r'chart-line c1" points="([^"]+)"', chart.svg)
+    first, *_, last = (float(point.split(",")[0]) for point in points.split())
+    assert last - first > WIDTH / 2
