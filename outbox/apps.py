@@ -12,9 +12,12 @@ class OutboxConfig(AppConfig):
 
     def ready(self) -> None:
         from operations import overview
+        from operations.long_actions import kinds
         from operations.metrics import SCRAPED
         from outbox import checks, tiles  # noqa: F401 - the checks register themselves
         from outbox.metrics import OutboxCollector
+        from outbox.replays import ReplayDeliveries
 
         overview.register("Log", tiles.log, permission="outbox.view_subscription", order=20)
         SCRAPED.register(OutboxCollector())
+        kinds.register(ReplayDeliveries())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection
 
@@ -43,16 +41,28 @@ SELECT subscription_id, topic, state, count(*)
          ORDER BY state, id DESC LIMIT %(most)s) d
  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
-TALLY_SECONDS: Final = 1.0
-# Sorted by topic, so that two workers that add to the same rows never wait in a circle.
-TALLY_SQL: Final = """
-INSERT INTO outbox_topic_figure AS f (subscription_id, topic, processed, errors, retries)
-SELECT %(name)s, topic, processed, errors, retries
-  FROM unnest(%(topics)s::text[], %(processed)s::bigint[], %(errors)s::bigint[], %(retries)s::bigint[])
-    AS t (topic, processed, errors, retries) ORDER BY topic
-ON CONFLICT (subscription_id, topic) DO UPDATE
-   SET processed = f.processed + excluded.processed, errors = f.errors + excluded.errors,
-       retries = f.retries + excluded.retries
+SAMPLED_PER_LANE: Final = 20
+# The oldest events of each lane that wait, by topic; lane -1 is what has no place yet. Looked up by id, so it costs the
+# same whatever waits.
+PENDING_TOPICS_SQL: Final = """
+SELECT s.name, x.lane, x.topic, s.topics IS NULL OR x.topic = ANY (s.topics), count(*)
+  FROM outbox_subscription s
+ CROSS JOIN LATERAL (
+   SELECT n.lane, e.topic
+     FROM outbox_lane n
+    CROSS JOIN LATERAL (SELECT event_id FROM outbox_log l WHERE l.lane = n.lane AND l.position > n.cursor
+                         ORDER BY l.position LIMIT %(sampled)s) l
+    CROSS JOIN LATERAL (SELECT topic FROM outbox_event WHERE id = l.event_id LIMIT 1) e
+    WHERE n.subscription_id = s.name
+    UNION ALL
+   SELECT -1, e.topic FROM (SELECT id FROM outbox_unsequenced LIMIT %(unsequenced)s) u
+    CROSS JOIN LATERAL (SELECT topic FROM outbox_event WHERE id = u.id LIMIT 1) e
+ ) x
+ WHERE s.active GROUP BY 1, 2, 3, 4
+"""
+TOPICS_SQL: Final = """
+SELECT f.subscription_id, f.topic, f.processed, f.errors, f.retries
+  FROM outbox_topic_figure f JOIN outbox_subscription s ON s.name = f.subscription_id AND s.active
 """
 
 
@@ -107,45 +117,53 @@ def failed_figures() -> list[FailedFigures]:
         return [FailedFigures(*row) for row in cursor.fetchall()]
 
 
-class Tally:
-    """What one worker did, by topic, until it is added to the subscriber's figures.
+@dataclass(frozen=True, slots=True)
+class TopicFigures:
+    """One subscriber's figures of one topic; those of ``SubscriberFigures`` where they can be told apart.
 
-    Args:
-        name: of the subscriber.
+    Attributes:
+        subscriber: its name.
+        topic: which.
+        pending: events that it has not been given yet; where many wait, their number by the share among the oldest.
+        processed: events that went through.
+        errors: failed attempts.
+        retries: attempts after the first.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._processed: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
-        self._retries: Counter[str] = Counter()
-        self._next_write = 0.0
+    subscriber: str
+    topic: str
+    pending: int
+    processed: int
+    errors: int
+    retries: int
 
-    def add(self, through: Iterable[str], failed: Iterable[str], retried: Iterable[str] = ()) -> None:
-        """Count events by their topics: those that went through, those that failed, those that were tried again."""
-        self._processed.update(through)
-        self._errors.update(failed)
-        self._retries.update(retried)
 
-    def write_due(self) -> None:
-        """Write what was counted, once a second."""
-        if time.monotonic() >= self._next_write:
-            self.write()
+def topics_figures(subscribers: list[SubscriberFigures]) -> list[TopicFigures]:
+    """The same by topic; some ten milliseconds.
 
-    def write(self) -> None:
-        """Write what was counted; in a statement of its own, so that workers never wait for each other's settles."""
-        self._next_write = time.monotonic() + TALLY_SECONDS
-        topics = sorted(set(self._processed) | set(self._errors) | set(self._retries))
-        if not topics:
-            return
-        values: dict[str, Any] = {
-            "name": self._name,
-            "topics": topics,
-            "processed": [self._processed[topic] for topic in topics],
-            "errors": [self._errors[topic] for topic in topics],
-            "retries": [self._retries[topic] for topic in topics],
+    Args:
+        subscribers: what ``subscribers_figures`` gave.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(PENDING_TOPICS_SQL, {"sampled": SAMPLED_PER_LANE, "unsequenced": COUNTED_PER_LANE})
+        sampled = cursor.fetchall()
+        cursor.execute(TOPICS_SQL)
+        counted: dict[tuple[str, str], tuple[int, int, int]] = {
+            (name, topic): (processed, errors, retries) for name, topic, processed, errors, retries in cursor.fetchall()
         }
-        with connection.cursor() as cursor:
-            cursor.execute(TALLY_SQL, values)
-        for counter in (self._processed, self._errors, self._retries):
-            counter.clear()
+    pending: dict[tuple[str, str], float] = defaultdict(float)
+    lanes: dict[tuple[str, int], int] = defaultdict(int)
+    for name, lane, topic, wanted, count in sampled:
+        lanes[name, lane] += count
+        if wanted:
+            pending[name, topic] += count
+    for one in subscribers:
+        mine = [key for key in pending if key[0] == one.name]
+        total = sum(pending[key] for key in mine)
+        if total and any(count >= SAMPLED_PER_LANE for (name, _), count in lanes.items() if name == one.name):
+            for key in mine:
+                pending[key] *= one.pending / total
+    return [
+        TopicFigures(*key, round(pending.get(key, 0)), *counted.get(key, (0, 0, 0)))
+        for key in sorted(set(pending) | set(counted))
+    ]

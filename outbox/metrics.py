@@ -34,30 +34,38 @@ class OutboxCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        from outbox.figures import failed_figures, subscribers_figures
+        from outbox.figures import failed_figures, subscribers_figures, topics_figures
 
         try:
             figures, failed = subscribers_figures(), failed_figures()
+            topics = topics_figures(figures)
         except Error as exc:
             log.warning("outbox_figures_missing", error=type(exc).__name__)
             return
-        kinds: list[tuple[Any, str, str, str]] = [
+        of_subscribers: list[tuple[str, str, str]] = [
+            ("lag_seconds", "Age of the oldest event not delivered yet.", "lag_seconds"),
+            ("paused", "1 while the subscriber is paused.", "paused"),
+            ("breaker_open", "1 while its other side is away.", "broken"),
+        ]
+        for name, text, attribute in of_subscribers:
+            metric: Any = GaugeMetricFamily(f"zenskar_outbox_{name}", text, labels=["subscriber"])
+            for one in figures:
+                metric.add_metric([one.name], float(getattr(one, attribute)))
+            yield metric
+        of_topics: list[tuple[Any, str, str, str]] = [
             (GaugeMetricFamily, "pending_events", "Events not delivered yet.", "pending"),
-            (GaugeMetricFamily, "lag_seconds", "Age of the oldest event not delivered yet.", "lag_seconds"),
-            (GaugeMetricFamily, "paused", "1 while the subscriber is paused.", "paused"),
-            (GaugeMetricFamily, "breaker_open", "1 while its other side is away.", "broken"),
             (CounterMetricFamily, "processed", "Events that went through.", "processed"),
             (CounterMetricFamily, "errors", "Attempts that failed.", "errors"),
             (CounterMetricFamily, "retries", "Attempts after the first one.", "retries"),
         ]
-        for family, name, text, attribute in kinds:
-            metric = family(f"zenskar_outbox_{name}", text, labels=["subscriber"])
-            for one in figures:
-                metric.add_metric([one.name], float(getattr(one, attribute)))
+        for family, name, text, attribute in of_topics:
+            metric = family(f"zenskar_outbox_{name}", text, labels=["subscriber", "topic"])
+            for row in topics:
+                metric.add_metric([row.subscriber, row.topic], float(getattr(row, attribute)))
             yield metric
         metric = GaugeMetricFamily(
             "zenskar_outbox_failed_events", "Open failures.", labels=["subscriber", "topic", "state"]
         )
-        for row in failed:
-            metric.add_metric([row.subscriber, row.topic, row.state], row.count)
+        for open_ in failed:
+            metric.add_metric([open_.subscriber, open_.topic, open_.state], open_.count)
         yield metric

@@ -20,7 +20,7 @@ _MATCH: Final = """
   FROM outbox_delivery d
   LEFT JOIN outbox_detour t ON t.aggregate_type = d.aggregate_type AND t.aggregate_id = d.aggregate_id
        AND t.subscription_id = d.subscription_id
- WHERE d.state = ANY (%(states)s::text[]) AND d.id > %(after)s
+ WHERE d.state = ANY (%(states)s::text[]) AND d.id > %(after)s::bigint
    AND (%(upto)s::bigint IS NULL OR d.id <= %(upto)s)
    AND (%(ids)s::bigint[] IS NULL OR d.id = ANY (%(ids)s::bigint[]))
    AND (%(events)s::bigint[] IS NULL OR d.event_id = ANY (%(events)s::bigint[]))
@@ -47,6 +47,12 @@ CHOOSE_SQL: Final = f"""
 SELECT d.id {_MATCH} AND COALESCE(t.next_sequence >= d.sequence, true)
    AND EXISTS (SELECT 1 FROM outbox_subscription s WHERE s.name = d.subscription_id AND s.active)
  ORDER BY d.id LIMIT %(most)s
+"""  # noqa: S608 - constants only
+# The same as the items of an operation (see ``outbox.replays``).
+ITEMS_SQL: Final = f"""
+SELECT d.id::text AS key, NULL::jsonb AS data {_MATCH} AND COALESCE(t.next_sequence >= d.sequence, true)
+   AND EXISTS (SELECT 1 FROM outbox_subscription s WHERE s.name = d.subscription_id AND s.active)
+ ORDER BY d.id LIMIT %(limit)s
 """  # noqa: S608 - constants only
 
 
@@ -152,7 +158,7 @@ def deliveries_plan(chosen: DeliveryFilter) -> DeliveryPlan:
     """Count what an action would act on, and what not and why."""
     eligible, upto, rest = 0, chosen.upto or 0, {"waits behind an earlier event": 0, "subscriber not in use": 0}
     with connection.cursor() as cursor:
-        cursor.execute(COUNT_SQL, {**_values(chosen), "after": 0, "most": COUNTED_AT_MOST})
+        cursor.execute(COUNT_SQL, {**filter_values(chosen), "after": 0, "most": COUNTED_AT_MOST})
         for _state, behind, active, count, highest in cursor.fetchall():
             upto = max(upto, highest)
             if not active:
@@ -167,11 +173,12 @@ def deliveries_plan(chosen: DeliveryFilter) -> DeliveryPlan:
 def deliveries_choose(chosen: DeliveryFilter, *, most: int, after: int = 0) -> list[int]:
     """Ids of deliveries that an action may act on, in order, the next ``most`` after one."""
     with connection.cursor() as cursor:
-        cursor.execute(CHOOSE_SQL, {**_values(chosen), "after": after, "most": most})
+        cursor.execute(CHOOSE_SQL, {**filter_values(chosen), "after": after, "most": most})
         return [row[0] for row in cursor.fetchall()]
 
 
-def _values(chosen: DeliveryFilter) -> dict[str, Any]:
+def filter_values(chosen: DeliveryFilter) -> dict[str, Any]:
+    """The parameters of the queries above, without ``after`` and the limit."""
     values = asdict(chosen)
     for name in ("ids", "events", "states"):
         found: Sequence[Any] | None = values[name]

@@ -17,7 +17,6 @@ from outbox.conf import outbox_settings
 from outbox.errors import DeliveryError, ErrorClass
 from outbox.events import Event
 from outbox.failures import HALTING, Failed, Handling, Succeeded, failure_of, is_database_trouble
-from outbox.figures import Tally
 from outbox.gates import (
     Gate,
     Look,
@@ -33,6 +32,7 @@ from outbox.leases import LaneLeases
 from outbox.policies import goes_on
 from outbox.subscribers import Deadline, Failure, Subscriber
 from outbox.subscriptions import subscription_pause
+from outbox.tally import Tally
 
 log = structlog.get_logger(__name__)
 

@@ -24,6 +24,7 @@ apps: list[URLPattern | URLResolver] = [
     path("", include("customers.readmodels.urls")),
     path("", include("customers.urls")),
     path("", include("customers.stripe.urls")),
+    path("", include("outbox.urls")),
     path("", include("operations.database.urls")),
     path("", include("operations.api.urls")),
 ]

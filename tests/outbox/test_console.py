@@ -158,7 +158,7 @@ def test_its_figures_are_those_of_all_processes(collector: Collector) -> None:
         for sample in family.samples
         if sample.labels.get("subscriber") == "collector"
     }
-    assert found["zenskar_outbox_pending_events", ""] == 2
-    assert found["zenskar_outbox_processed_total", ""] == 2
-    assert found["zenskar_outbox_errors_total", ""] == 1
+    assert found["zenskar_outbox_pending_events", "customers"] == 2
+    assert found["zenskar_outbox_processed_total", "customers"] == 2
+    assert found["zenskar_outbox_errors_total", "customers"] == 1
     assert found["zenskar_outbox_failed_events", "customers"] == 1
