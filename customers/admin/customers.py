@@ -8,8 +8,7 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.views.main import SEARCH_VAR
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, FilteredRelation, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.html import format_html_join
@@ -23,7 +22,6 @@ from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, RecordAdmin, badge, json_block, record_link, words
 from operations.overview import Tone
-from operations.pagination import COUNTED_AT_MOST
 
 DELETED_AT_ONCE: Final = 100
 _TONES: Final[dict[str, Tone]] = {
@@ -69,13 +67,11 @@ class SyncFilter(SimpleListFilter):
         status = self.value()
         if status is None:
             return queryset
-        states = SyncState.objects.filter(status=status)
-        if any(request.GET.get(name) for name in (SEARCH_VAR, PresenceFilter.parameter_name)):
-            return queryset.filter(Exists(states.filter(customer=OuterRef("pk"))))
-        # By the index of the states, which tells how many there are at most: the newest ones, as many as can be paged
-        # through. What else was asked for could lie beyond them.
-        newest = states.order_by("-pk").values("customer_id")[: COUNTED_AT_MOST + 1]
-        return queryset.filter(pk__in=newest)
+        # In the order of the index of states (see get_search_results): the page takes the first rows of it, where any other
+        # order would sort every customer of that status. With several integrations the newest state stands for all.
+        found = FilteredRelation("sync_states", condition=Q(sync_states__status=status))
+        newer = SyncState.objects.filter(customer=OuterRef("pk"), status=status, pk__gt=OuterRef("found__pk"))
+        return queryset.annotate(found=found).filter(~Exists(newer), found__pk__isnull=False)
 
 
 @admin.register(Customer)
@@ -111,6 +107,9 @@ class CustomerAdmin(RecordAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
+        if request.GET.get(SyncFilter.parameter_name):
+            # Here, since the list puts its own order over that of a filter.
+            queryset = queryset.order_by("-found__pk", "-pk")
         if not term or not isinstance(queryset, CustomerQuerySet):
             return queryset, False
         # One index each, tried in turn: joined by OR they would read the whole table.

@@ -178,9 +178,22 @@ def test_it_filters_customers_by_every_status() -> None:
     client = staff("viewer")
 
     for status in SyncState.Status.values:
-        for more in ({}, {"presence": "active"}, {"q": "Is"}):
+        for more in ({}, {"presence": "active"}, {"q": "Is"}, {"o": "1"}):
             page = client.get(LIST, {"sync_status": status, **more})
             assert [row.name for row in page.context["cl"].result_list] == [f"Is {status}"]
+    assert list(client.get(LIST, {"sync_status": "nonsense"}).context["cl"].result_list) == []
+
+
+def test_it_lists_a_customer_once_that_failed_in_two_integrations() -> None:
+    for name in ("Ann", "Bob"):
+        customer = Customer.objects.create(name=name)
+        for integration in ("stripe", "other"):
+            SyncState.objects.create(customer=customer, integration=integration, livemode=False, status="failed")
+
+    page = staff("viewer").get(LIST, {"sync_status": "failed"})
+
+    assert [row.name for row in page.context["cl"].result_list] == ["Bob", "Ann"]
+    assert page.context["cl"].result_count == 2
 
 
 def test_it_links_a_customer_to_its_sync_states() -> None:
