@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
     _Paginator = Paginator
 
-COUNTED_AT_MOST: Final = 10_000
+COUNTED_AT_MOST: Final = 2_000
 
 # Serves CheapPaginator.count: the planner's row estimate of a table, or of all partitions of a partitioned one. What
 # was never analysed has -1.
@@ -26,7 +26,7 @@ SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint FROM pg_class c
 
 
 class CheapPaginator(_Paginator):
-    """Counts up to 10,000 rows; beyond that an unfiltered list shows the planner's estimate, a filtered one stops.
+    """Counts up to 2,000 rows; beyond that an unfiltered list shows the planner's estimate, a filtered one stops.
 
     As many rows can be paged through: a page far behind reads all rows before it, for seconds, and nobody finds
     anything that way.
@@ -40,6 +40,17 @@ class CheapPaginator(_Paginator):
     def is_cut(self) -> bool:
         """Whether there are more rows than can be paged through."""
         return self.count > COUNTED_AT_MOST
+
+    @property
+    def counted_at_most(self) -> str:
+        return f"{COUNTED_AT_MOST:,}"
+
+    @property
+    def count_text(self) -> str:
+        """The number of rows, as far as it is known."""
+        if not self.is_cut:
+            return f"{self.count:,}"
+        return f"over {COUNTED_AT_MOST:,}" if self.count == COUNTED_AT_MOST + 1 else f"about {self.count:,}"
 
     @cached_property
     def count(self) -> int:

@@ -67,8 +67,9 @@ class SyncFilter(SimpleListFilter):
         status = self.value()
         if status is None:
             return queryset
-        # In the order of the index of states (see get_search_results): the page takes the first rows of it, where any other
-        # order would sort every customer of that status. With several integrations the newest state stands for all.
+        # In the order of the index of states (see get_search_results): the page takes the first rows of it, where any
+        # other order would sort every customer of that status. With several integrations the newest state stands for
+        # all of them.
         found = FilteredRelation("sync_states", condition=Q(sync_states__status=status))
         newer = SyncState.objects.filter(customer=OuterRef("pk"), status=status, pk__gt=OuterRef("found__pk"))
         return queryset.annotate(found=found).filter(~Exists(newer), found__pk__isnull=False)

@@ -260,7 +260,7 @@ def test_it_pages_through_the_first_rows_and_says_so(boss: Client) -> None:
     beyond = boss.get(ENTRIES, {"p": COUNTED_AT_MOST // 50 + 1})
 
     assert first.context["cl"].paginator.num_pages == COUNTED_AT_MOST // 50
-    assert "Pages go as far as the first 10,000." in first.content.decode()
+    assert "Pages go as far as the first 2,000." in first.content.decode()
     assert len(last.context["cl"].result_list) == 50
     assert beyond.status_code in (302, 404) or not beyond.context["cl"].result_list
 
@@ -295,3 +295,18 @@ def test_it_counts_keys_within_bounds(boss: Client) -> None:
 
     tile = next(tile for tile in page.context["tiles"] if tile.title == "API keys")
     assert [figure.value for figure in tile.figures] == [1, 0, 1]
+
+
+def test_it_says_how_far_it_counted(boss: Client) -> None:
+    fill(COUNTED_AT_MOST + 200, analyze=True)
+
+    everything = boss.get(ENTRIES).content.decode()
+    few = boss.get(ENTRIES, {"q": "thing:7"}).content.decode()
+    AuditEntry.objects.bulk_create(
+        AuditEntry(actor="user:busy", action="thing.done") for _ in range(COUNTED_AT_MOST + 10)
+    )
+    many = boss.get(ENTRIES, {"q": "user:busy"}).content.decode()
+
+    assert re.search(r"about 2,\d\d\d audit entries", everything)
+    assert "1 found" in few
+    assert "over 2,000 audit entries" in many

@@ -61,6 +61,15 @@ def test_it_waits_for_healthy_servers_and_a_migrated_database(services: dict[str
     }
 
 
+def test_it_builds_the_image_once_and_looks_for_it_nowhere_else(services: dict[str, Any]) -> None:
+    built = [name for name in OURS if "build" in services[name]]
+    policies = {name: services[name]["pull_policy"] for name in OURS}
+
+    assert built == ["migrate"]
+    assert {services[name]["image"] for name in OURS} == {"zenskar"}
+    assert policies == {name: "build" if name == "migrate" else "never" for name in OURS}
+
+
 def _commands(services: dict[str, Any]) -> Iterator[list[str]]:
     for name in OURS:
         service = services[name]
