@@ -310,3 +310,12 @@ def test_it_says_how_far_it_counted(boss: Client) -> None:
     assert re.search(r"about 2,\d\d\d audit entries", everything)
     assert "1 found" in few
     assert "over 2,000 audit entries" in many
+
+
+def test_it_leads_from_the_first_page_to_pages_that_are_there(boss: Client) -> None:
+    addresses = set(re.findall(r'href="(/[^"#]+)"', boss.get("/admin/").content.decode().replace("&amp;", "&")))
+
+    answers = {address: boss.get(address).status_code for address in addresses if not address.startswith("/static/")}
+
+    assert len(answers) > 25
+    assert {address: status for address, status in answers.items() if status != 200} == {}
