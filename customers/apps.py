@@ -14,6 +14,8 @@ class CustomersConfig(AppConfig):
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
         from customers.sync.tiles import tile_register
+        from customers.sync.troubles import troubles_register
 
         stripe_register()
         tile_register()
+        troubles_register()

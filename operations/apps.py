@@ -22,9 +22,13 @@ class OperationsConfig(AppConfig):
         from operations import logins, metrics, overview, roles, tiles
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
+        from operations.troubles import tile as troubles_tile
+        from operations.troubles.metrics import TroubleCollector
 
         overview.register("Database", tile.database, permission="operations.scope_operations_read", order=80)
+        overview.register("Troubles", troubles_tile.troubles, order=5)
         metrics.SCRAPED.register(DatabaseCollector())
+        metrics.SCRAPED.register(TroubleCollector())
         overview.register("API keys", tiles.access, permission="operations.view_apikey", order=90)
         post_migrate.connect(roles.roles_restate)
         user_logged_in.connect(logins.record_login)

@@ -22,7 +22,9 @@ ACCESS_APPS: Final = frozenset({"auth", "django_celery_beat"})
 
 _VIEWER_SCOPES: Final = {permission_codename(scope) for scope in (Scope.CUSTOMERS_READ, Scope.OPERATIONS_READ)}
 _SCOPES: Final = {permission_codename(scope) for scope in Scope}
-_STEERING: Final = {f"{verb}_operation" for verb in ("plan", "start", "pause", "resume", "cancel")}
+_OPERATING: Final = {f"{verb}_operation" for verb in ("plan", "start", "pause", "resume", "cancel")} | {
+    "write_troublenote"
+}
 
 
 def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
@@ -33,8 +35,8 @@ def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) ->
     model or a new action of an app needs no line here:
 
     * viewer: view everything of ours; the reading scopes.
-    * operator: also every other right on our apps, but of this one only that to steer operations; all scopes but
-      ``metrics:read``.
+    * operator: also every other right on our apps, of this one only those to steer operations and to note
+      troubles; all scopes but ``metrics:read``.
     * admin: everything, people, keys and schedules included.
     """
     if sender.label not in OWN_APPS | ACCESS_APPS:
@@ -63,5 +65,5 @@ def _roles_with(app: str, codename: str) -> Iterator[str]:
     elif codename.startswith("view_"):
         yield VIEWER
         yield OPERATOR
-    elif app != "operations" or codename in _STEERING:
+    elif app != "operations" or codename in _OPERATING:
         yield OPERATOR

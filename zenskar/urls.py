@@ -27,6 +27,7 @@ apps: list[URLPattern | URLResolver] = [
     path("", include("outbox.urls")),
     path("", include("operations.database.urls")),
     path("", include("operations.api.urls")),
+    path("", include("operations.troubles.urls")),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

@@ -4,9 +4,10 @@ from typing import Any, Final
 
 from django.urls import URLPattern, path
 
-from operations.api import operations
+from operations.api import operations, troubles
 
 PREFIX: Final = "api/v1/admin/operations"
+TROUBLES: Final = "api/v1/admin/troubles"
 _ONE: Final = f"{PREFIX}/<str:operation_id>"
 
 
@@ -24,4 +25,8 @@ urlpatterns: list[URLPattern] = [
     *_paths(f"{_ONE}/pause", operations.PauseView, "operation-pause"),
     *_paths(f"{_ONE}/resume", operations.ResumeView, "operation-resume"),
     *_paths(f"{_ONE}/cancel", operations.CancelView, "operation-cancel"),
+    *_paths(TROUBLES, troubles.TroubleListView, "troubles"),
+    *_paths(f"{TROUBLES}/groups", troubles.GroupListView, "trouble-groups"),
+    *_paths(f"{TROUBLES}/retries", troubles.RetryView, "trouble-retries"),
+    *_paths(f"{TROUBLES}/notes", troubles.NoteView, "trouble-notes"),
 ]

@@ -6,5 +6,15 @@ from operations.models.api_key import ApiKey
 from operations.models.audit import AuditEntry
 from operations.models.login_attempts import LoginAttempts
 from operations.models.operation import ItemState, Operation, OperationItem, OperationState
+from operations.models.trouble_note import TroubleNote
 
-__all__ = ["ApiKey", "AuditEntry", "ItemState", "LoginAttempts", "Operation", "OperationItem", "OperationState"]
+__all__ = [
+    "ApiKey",
+    "AuditEntry",
+    "ItemState",
+    "LoginAttempts",
+    "Operation",
+    "OperationItem",
+    "OperationState",
+    "TroubleNote",
+]

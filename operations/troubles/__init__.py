@@ -1,0 +1,1 @@
+"""Troubles: everything that needs a person, whatever app it is of, in one place and one way."""
