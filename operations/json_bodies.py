@@ -86,7 +86,7 @@ class JsonRenderer(BaseRenderer):
     ) -> bytes:
         if data is None:
             return b""
-        return orjson.dumps(data, default=_plain)
+        return orjson.dumps(data, default=_plain, option=orjson.OPT_UTC_Z)
 
 
 _encoder: Final = encoders.JSONEncoder()
