@@ -14,10 +14,13 @@ class OutboxConfig(AppConfig):
         from operations import overview
         from operations.long_actions import kinds
         from operations.metrics import SCRAPED
+        from operations.troubles import sources
         from outbox import checks, tiles  # noqa: F401 - the checks register themselves
         from outbox.metrics import OutboxCollector
         from outbox.replays import ReplayDeliveries
+        from outbox.troubles import DeadDeliveries
 
         overview.register("Log", tiles.log, permission="outbox.view_subscription", order=20)
         SCRAPED.register(OutboxCollector())
         kinds.register(ReplayDeliveries())
+        sources.register(DeadDeliveries())

@@ -101,4 +101,4 @@ def failure_groups(*, subscriber: str | None = None, fingerprint: str | None = N
         cursor.execute(HOURS_SQL, {"fingerprints": list(hours), "counted": COUNTED, "hours": HOURS})
         for name, ago, count in cursor.fetchall():
             hours[name][HOURS - 1 - max(0, ago)] = count
-    return [FailureGroup(*row, tuple(hours[row[0]])) for row in rows]
+    return [FailureGroup(*(*row, tuple(hours[row[0]]))) for row in rows]
