@@ -13,9 +13,12 @@ class CustomersConfig(AppConfig):
     def ready(self) -> None:
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
+        from customers.sync.conf import sync_settings
         from customers.sync.tiles import tile_register
         from customers.sync.troubles import troubles_register
 
+        # A bad setting stops the start, not the first use.
+        sync_settings()
         stripe_register()
         tile_register()
         troubles_register()

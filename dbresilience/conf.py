@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from dbresilience.typed_settings import number, truth, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +87,10 @@ def retry_settings() -> RetrySettings:
         ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
     """
     return RetrySettings(
-        max_retries=_whole("DB_MAX_RETRIES", 3, 0, 100),
-        deadlock_retries=_whole("DB_DEADLOCK_RETRY_COUNT", 5, 0, 100),
-        base_delay=_number("DB_RETRY_BASE_DELAY", 0.1, 0.0, 30.0),
-        max_delay=_number("DB_RETRY_MAX_DELAY", 5.0, 0.0, 30.0),
+        max_retries=whole("DB_MAX_RETRIES", 3, 0, 100),
+        deadlock_retries=whole("DB_DEADLOCK_RETRY_COUNT", 5, 0, 100),
+        base_delay=number("DB_RETRY_BASE_DELAY", 0.1, 0.0, 30.0),
+        max_delay=number("DB_RETRY_MAX_DELAY", 5.0, 0.0, 30.0),
     )
 
 
@@ -102,19 +101,19 @@ def pool_settings() -> PoolSettings:
         ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
     """
     found = PoolSettings(
-        size=_whole("DB_POOL_SIZE", 20, 0, 1000),
-        max_overflow=_whole("DB_MAX_OVERFLOW", 30, 0, 1000),
-        timeout=_number("DB_POOL_TIMEOUT", 30.0, 0.01, 3600.0),
-        recycle=_number("DB_POOL_RECYCLE", 3600.0, 1.0, 86_400.0),
-        overflow_idle=_number("DB_OVERFLOW_IDLE", 10.0, 0.05, 3600.0),
-        check_timeout=_number("DB_CHECK_TIMEOUT", 2.0, 0.05, 60.0),
-        connect_timeout=_whole("DB_CONNECT_TIMEOUT", 10, 1, 300),
-        command_timeout=_number("DB_COMMAND_TIMEOUT", 300.0, 0.0, 86_400.0),
-        session_timeout=_number("DB_SESSION_TIMEOUT", 1800.0, 0.0, 86_400.0),
-        leak_warning=_number("DB_LEAK_WARNING", 60.0, 0.0, 86_400.0),
-        leak_reclaim=_number("DB_LEAK_RECLAIM", 0.0, 0.0, 86_400.0),
-        pgbouncer=_truth("DB_PGBOUNCER", default=False),
-        processes=_whole("DB_PROCESSES", 1, 1, 10_000),
+        size=whole("DB_POOL_SIZE", 20, 0, 1000),
+        max_overflow=whole("DB_MAX_OVERFLOW", 30, 0, 1000),
+        timeout=number("DB_POOL_TIMEOUT", 30.0, 0.01, 3600.0),
+        recycle=number("DB_POOL_RECYCLE", 3600.0, 1.0, 86_400.0),
+        overflow_idle=number("DB_OVERFLOW_IDLE", 10.0, 0.05, 3600.0),
+        check_timeout=number("DB_CHECK_TIMEOUT", 2.0, 0.05, 60.0),
+        connect_timeout=whole("DB_CONNECT_TIMEOUT", 10, 1, 300),
+        command_timeout=number("DB_COMMAND_TIMEOUT", 300.0, 0.0, 86_400.0),
+        session_timeout=number("DB_SESSION_TIMEOUT", 1800.0, 0.0, 86_400.0),
+        leak_warning=number("DB_LEAK_WARNING", 60.0, 0.0, 86_400.0),
+        leak_reclaim=number("DB_LEAK_RECLAIM", 0.0, 0.0, 86_400.0),
+        pgbouncer=truth("DB_PGBOUNCER", default=False),
+        processes=whole("DB_PROCESSES", 1, 1, 10_000),
     )
     if found.size + found.max_overflow < 1:
         raise ImproperlyConfigured("DB_POOL_SIZE and DB_MAX_OVERFLOW must not both be 0: nothing could connect.")
@@ -128,44 +127,10 @@ def lock_settings() -> LockSettings:
         ImproperlyConfigured: a value is no number, out of its range, or contradicts another; the message names it.
     """
     found = LockSettings(
-        first=_number("DB_MIGRATION_LOCK_TIMEOUT", 0.1, 0.0, 60.0),
-        longest=_number("DB_MIGRATION_LOCK_TIMEOUT_MAX", 5.0, 0.001, 600.0),
-        attempts=_whole("DB_MIGRATION_LOCK_ATTEMPTS", 40, 1, 10_000),
+        first=number("DB_MIGRATION_LOCK_TIMEOUT", 0.1, 0.0, 60.0),
+        longest=number("DB_MIGRATION_LOCK_TIMEOUT_MAX", 5.0, 0.001, 600.0),
+        attempts=whole("DB_MIGRATION_LOCK_ATTEMPTS", 40, 1, 10_000),
     )
     if found.first > found.longest:
         raise ImproperlyConfigured("DB_MIGRATION_LOCK_TIMEOUT must not exceed DB_MIGRATION_LOCK_TIMEOUT_MAX.")
     return found
-
-
-def _raw(name: str, default: Any) -> Any:
-    found = getattr(settings, name, None)
-    return os.environ.get(name, default) if found is None else found
-
-
-def _whole(name: str, default: int, low: int, high: int) -> int:
-    value = _number(name, default, low, high)
-    if value != int(value):
-        raise ImproperlyConfigured(f"{name} must be a whole number, not {value:g}.")
-    return int(value)
-
-
-def _number(name: str, default: float, low: float, high: float) -> float:
-    raw = _raw(name, default)
-    try:
-        value = float(raw)
-    except (TypeError, ValueError) as exc:
-        raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
-    # NaN fails this comparison too.
-    if not low <= value <= high:
-        raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
-    return value
-
-
-def _truth(name: str, *, default: bool) -> bool:
-    raw = _raw(name, default)
-    word = str(raw).strip().lower()
-    if word in {"1", "true", "yes", "on"}:
-        return True
-    if word in {"0", "false", "no", "off", ""}:
-        return False
-    raise ImproperlyConfigured(f"{name} must be true or false, not {raw!r}.")

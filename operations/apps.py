@@ -20,11 +20,14 @@ class OperationsConfig(AppConfig):
         from django.db.models.signals import post_migrate
 
         from operations import logins, metrics, overview, roles, tiles
+        from operations.conf import access_settings
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 
+        # A bad setting stops the start, not the first use.
+        access_settings()
         overview.register("Database", tile.database, permission="operations.scope_operations_read", order=80)
         overview.register("Troubles", troubles_tile.troubles, order=5)
         metrics.SCRAPED.register(DatabaseCollector())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from dbresilience.typed_settings import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +32,8 @@ def access_settings() -> AccessSettings:
         ImproperlyConfigured: a value is out of its range; the message names the setting.
     """
     return AccessSettings(
-        rate_limit=_whole("API_RATE_LIMIT", 12_000, 0),
-        login_attempts=_whole("LOGIN_ATTEMPTS", 10, 1),
-        login_window=_whole("LOGIN_WINDOW", 900, 1),
-        trusted_proxies=_whole("TRUSTED_PROXIES", 0, 0),
+        rate_limit=whole("API_RATE_LIMIT", 12_000, 0, 100_000_000),
+        login_attempts=whole("LOGIN_ATTEMPTS", 10, 1, 1_000_000),
+        login_window=whole("LOGIN_WINDOW", 900, 1, 31_536_000),
+        trusted_proxies=whole("TRUSTED_PROXIES", 0, 0, 100),
     )
-
-
-def _whole(name: str, default: int, low: int) -> int:
-    value = getattr(settings, name, default)
-    if not isinstance(value, int) or value < low:
-        raise ImproperlyConfigured(f"{name} must be a whole number from {low}, not {value!r}.")
-    return value

@@ -16,10 +16,14 @@ class OutboxConfig(AppConfig):
         from operations.metrics import SCRAPED
         from operations.troubles import sources
         from outbox import checks, tiles  # noqa: F401 - the checks register themselves
+        from outbox.conf import kafka_settings, outbox_settings
         from outbox.metrics import OutboxCollector
         from outbox.replays import ReplayDeliveries
         from outbox.troubles import DeadDeliveries
 
+        # A bad setting stops the start, not the first use.
+        outbox_settings()
+        kafka_settings()
         overview.register("Log", tiles.log, permission="outbox.view_subscription", order=20)
         SCRAPED.register(OutboxCollector())
         kinds.register(ReplayDeliveries())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+
+from dbresilience.typed_settings import number, pairs, setting, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def outbox_settings() -> OutboxSettings:
         ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
     """
     return OutboxSettings(
-        batch_size=int(_number("OUTBOX_BATCH_SIZE", 100, 1, 10_000)),
-        polling_interval=_number("OUTBOX_POLLING_INTERVAL", 1.0, 0.01, 60.0),
-        max_retries=int(_number("OUTBOX_MAX_RETRIES", 5, 0, 100)),
-        lease_seconds=_number("OUTBOX_LEASE_SECONDS", 30.0, 1.0, 3600.0),
+        batch_size=whole("OUTBOX_BATCH_SIZE", 100, 1, 10_000),
+        polling_interval=number("OUTBOX_POLLING_INTERVAL", 1.0, 0.01, 60.0),
+        max_retries=whole("OUTBOX_MAX_RETRIES", 5, 0, 100),
+        lease_seconds=number("OUTBOX_LEASE_SECONDS", 30.0, 1.0, 3600.0),
     )
 
 
@@ -77,12 +77,12 @@ def kafka_settings() -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers=str(settings.KAFKA_BOOTSTRAP_SERVERS),
         topic_prefix=str(settings.KAFKA_TOPIC_PREFIX),
-        message_timeout=_number("KAFKA_MESSAGE_TIMEOUT", 10.0, 0.5, 3600.0),
-        message_max_bytes=int(_number("KAFKA_MESSAGE_MAX_BYTES", 1_000_000, 1_000, 1_000_000_000)),
-        partitions=int(_number("KAFKA_TOPIC_PARTITIONS", 6, 1, 10_000)),
-        replication_factor=int(_number("KAFKA_REPLICATION_FACTOR", -1, -1, 100)),
-        source=str(_raw("KAFKA_EVENT_SOURCE", "/zenskar")),
-        extra=_pairs("KAFKA_CONFIG"),
+        message_timeout=number("KAFKA_MESSAGE_TIMEOUT", 10.0, 0.5, 3600.0),
+        message_max_bytes=whole("KAFKA_MESSAGE_MAX_BYTES", 1_000_000, 1_000, 1_000_000_000),
+        partitions=whole("KAFKA_TOPIC_PARTITIONS", 6, 1, 10_000),
+        replication_factor=whole("KAFKA_REPLICATION_FACTOR", -1, -1, 100),
+        source=str(setting("KAFKA_EVENT_SOURCE", "/zenskar")),
+        extra=pairs("KAFKA_CONFIG"),
     )
 
 
@@ -92,7 +92,7 @@ def dead_policies() -> dict[str, str]:
     Raises:
         ImproperlyConfigured: it does not look like name=value,name=value.
     """
-    return _pairs("OUTBOX_DEAD_POLICY")
+    return pairs("OUTBOX_DEAD_POLICY")
 
 
 def payload_validators() -> dict[str, str]:
@@ -101,29 +101,4 @@ def payload_validators() -> dict[str, str]:
     Raises:
         ImproperlyConfigured: it does not look like name=value,name=value.
     """
-    return _pairs("OUTBOX_PAYLOAD_VALIDATORS")
-
-
-def _raw(name: str, default: object) -> object:
-    return getattr(settings, name, os.environ.get(name, default))
-
-
-def _number(name: str, default: float, low: float, high: float) -> float:
-    raw = _raw(name, default)
-    try:
-        value = float(str(raw))
-    except ValueError as exc:
-        raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
-    if not low <= value <= high:
-        raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
-    return value
-
-
-def _pairs(name: str) -> dict[str, str]:
-    raw = _raw(name, "")
-    if isinstance(raw, dict):
-        return {str(key): str(value) for key, value in raw.items()}
-    parts = [part.partition("=") for part in str(raw).split(",") if part.strip()]
-    if any(not separator for _, separator, _ in parts):
-        raise ImproperlyConfigured(f"{name} must look like name=value,name=value.")
-    return {key.strip(): value.strip() for key, _, value in parts}
+    return pairs("OUTBOX_PAYLOAD_VALIDATORS")

@@ -12,3 +12,7 @@ class ProjectionsConfig(AppConfig):
 
     def ready(self) -> None:
         from projections import checks  # noqa: F401 - registers itself
+        from projections.conf import projection_settings
+
+        # A bad setting stops the start, not the first use.
+        projection_settings()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from dbresilience.typed_settings import number, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +37,10 @@ def projection_settings() -> ProjectionSettings:
         ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
     """
     return ProjectionSettings(
-        batch_size=int(_number("PROJECTIONS_BATCH_SIZE", 2_000, 1, 50_000)),
-        lease_seconds=_number("PROJECTIONS_LEASE_SECONDS", 10.0, 1.0, 3600.0),
-        stale_seconds=_number("PROJECTIONS_STALE_SECONDS", 30.0, 1.0, 86_400.0),
-        alert_failures=int(_number("PROJECTIONS_ALERT_FAILURES", 10, 0, 1_000_000)),
-        alert_lag_seconds=_number("PROJECTIONS_ALERT_LAG_SECONDS", 300.0, 1.0, 86_400.0),
-        replays_per_minute=int(_number("PROJECTIONS_REPLAYS_PER_MINUTE", 6, 1, 10_000)),
+        batch_size=whole("PROJECTIONS_BATCH_SIZE", 2_000, 1, 50_000),
+        lease_seconds=number("PROJECTIONS_LEASE_SECONDS", 10.0, 1.0, 3600.0),
+        stale_seconds=number("PROJECTIONS_STALE_SECONDS", 30.0, 1.0, 86_400.0),
+        alert_failures=whole("PROJECTIONS_ALERT_FAILURES", 10, 0, 1_000_000),
+        alert_lag_seconds=number("PROJECTIONS_ALERT_LAG_SECONDS", 300.0, 1.0, 86_400.0),
+        replays_per_minute=whole("PROJECTIONS_REPLAYS_PER_MINUTE", 6, 1, 10_000),
     )
-
-
-def _number(name: str, default: float, low: float, high: float) -> float:
-    raw = getattr(settings, name, os.environ.get(name, default))
-    try:
-        value = float(str(raw))
-    except ValueError as exc:
-        raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
-    if not low <= value <= high:
-        raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
-    return value

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+from dbresilience.typed_settings import as_whole
+
+workers = as_whole("WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "").strip() or 2, 1, 1000)
 worker_class = "zenskar.web_worker.DeadlineThreadWorker"
 # A thread is held while its client sends, so there are more of them than could be busy. Each
 # borrows a database connection for as long as its request takes, of the pool of its process.

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import environ
 from csp.constants import NONE, SELF
 
+from dbresilience.typed_settings import as_whole
 from zenskar.beat import BEAT_SCHEDULE
 from zenskar.logs import logging_config
 from zenskar.openapi_settings import SPECTACULAR
@@ -26,6 +27,10 @@ def _without_driver(url: str) -> str:
     """Drop a ``+driver`` suffix from the scheme of a database URL, as in ``postgresql+asyncpg://``."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(scheme=parts.scheme.partition("+")[0]))
+
+
+def _whole(name: str, default: int, high: int, low: int = 0) -> int:
+    return as_whole(name, env.str(name, default="").strip() or default, low, high)
 
 
 # -- Django ------------------------------------------------------------------------------------------------
@@ -108,10 +113,8 @@ DATABASES["default"] |= {"ENGINE": "dbresilience.postgresql", "CONN_MAX_AGE": 0,
 
 # The processes of one machine, each with a pool of its own: those of gunicorn and of the worker, the relay, the beat
 # and one command beside them. A system check holds their sum against max_connections.
-CELERY_WORKER_CONCURRENCY = env.int("CELERY_WORKER_CONCURRENCY", default=2)
-DB_PROCESSES = env.int(
-    "DB_PROCESSES", default=env.int("WEB_CONCURRENCY", default=2) + max(CELERY_WORKER_CONCURRENCY, 1) + 3
-)
+CELERY_WORKER_CONCURRENCY = _whole("CELERY_WORKER_CONCURRENCY", 2, 1000, low=1)
+DB_PROCESSES = _whole("DB_PROCESSES", _whole("WEB_CONCURRENCY", 2, 1000, low=1) + CELERY_WORKER_CONCURRENCY + 3, 10_000)
 
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -127,13 +130,13 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # -- Security ----------------------------------------------------------------------------------------------
 # HTTPS=false is for plain http on one's own machine; everything else expects TLS in front.
 HTTPS = env.bool("HTTPS", default=True)
-TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
+TRUSTED_PROXIES = _whole("TRUSTED_PROXIES", 0, 100)
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_SSL_REDIRECT = HTTPS
 # Orchestrators and Prometheus ask from inside, without TLS.
 SECURE_REDIRECT_EXEMPT = [r"^livez/?$", r"^readyz/?$", r"^metrics/?$"]
-SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=31_536_000) if HTTPS else 0
+SECURE_HSTS_SECONDS = _whole("HSTS_SECONDS", 31_536_000, 3_153_600_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS and env.bool("HSTS_INCLUDE_SUBDOMAINS", default=True)
 SECURE_HSTS_PRELOAD = HTTPS and env.bool("HSTS_PRELOAD", default=True)
 SECURE_REFERRER_POLICY = "same-origin"
@@ -163,9 +166,9 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-API_RATE_LIMIT = env.int("API_RATE_LIMIT", default=12_000)
-LOGIN_ATTEMPTS = env.int("LOGIN_ATTEMPTS", default=10)
-LOGIN_WINDOW = env.int("LOGIN_WINDOW", default=900)
+API_RATE_LIMIT = _whole("API_RATE_LIMIT", 12_000, 100_000_000)
+LOGIN_ATTEMPTS = _whole("LOGIN_ATTEMPTS", 10, 1_000_000, low=1)
+LOGIN_WINDOW = _whole("LOGIN_WINDOW", 900, 31_536_000, low=1)
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 
 # -- Logging -----------------------------------------------------------------------------------------------

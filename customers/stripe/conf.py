@@ -7,9 +7,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
-from customers.sync.conf import number, setting
+from dbresilience.typed_settings import choice, number, setting, whole
 
 # The version that this adapter was written against; the library's own default would move with an upgrade.
 API_VERSION: Final = "2026-10-28.endive"
@@ -68,15 +67,8 @@ def stripe_settings() -> StripeSettings:
         api_version=str(setting("STRIPE_API_VERSION", API_VERSION)),
         account=str(setting("STRIPE_ACCOUNT", "")),
         webhook_secrets=tuple(secret.strip() for secret in settings.STRIPE_WEBHOOK_SECRETS if secret.strip()),
-        webhook_max_bytes=int(number("STRIPE_WEBHOOK_MAX_BYTES", 1_000_000, 10_000, 10_000_000)),
+        webhook_max_bytes=whole("STRIPE_WEBHOOK_MAX_BYTES", 1_000_000, 10_000, 10_000_000),
         rate=number("STRIPE_RATE_LIMIT", 25, 0.1, 10_000),
-        delete_policy=_choice("STRIPE_DELETE_POLICY", ("refuse", "delete", "unlink")),
-        remote_delete_policy=_choice("STRIPE_REMOTE_DELETE_POLICY", ("archive", "conflict")),
+        delete_policy=choice("STRIPE_DELETE_POLICY", ("refuse", "delete", "unlink")),
+        remote_delete_policy=choice("STRIPE_REMOTE_DELETE_POLICY", ("archive", "conflict")),
     )
-
-
-def _choice(name: str, choices: tuple[str, ...]) -> str:
-    value = str(setting(name, choices[0]))
-    if value not in choices:
-        raise ImproperlyConfigured(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-    return value

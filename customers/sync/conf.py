@@ -9,16 +9,15 @@ such collision is shown to a person and both values stay where they are until on
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from customers.sync.fields import root_of
 from customers.sync.merge import Owner
+from dbresilience.typed_settings import number, setting, whole
 
 _OWNERS = ("local", "remote", "person")
 
@@ -49,27 +48,6 @@ class SyncSettings:
         return "person"
 
 
-def setting(name: str, default: Any) -> Any:
-    """A Django setting, else the environment's variable of that name, else ``default``."""
-    return getattr(settings, name, os.environ.get(name, default))
-
-
-def number(name: str, default: float, low: float, high: float) -> float:
-    """A numeric setting within its range.
-
-    Raises:
-        ImproperlyConfigured: it is no number or out of range; the message names it.
-    """
-    raw = setting(name, default)
-    try:
-        value = float(raw)
-    except (TypeError, ValueError) as exc:
-        raise ImproperlyConfigured(f"{name} must be a number, not {raw!r}.") from exc
-    if not low <= value <= high:
-        raise ImproperlyConfigured(f"{name} must be between {low:g} and {high:g}, not {value:g}.")
-    return value
-
-
 def sync_settings() -> SyncSettings:
     """The settings in force.
 
@@ -77,7 +55,7 @@ def sync_settings() -> SyncSettings:
         ImproperlyConfigured: a value is malformed or out of range; the message names the setting.
     """
     return SyncSettings(
-        concurrency=int(number("SYNC_CONCURRENCY", 8, 1, 64)),
+        concurrency=whole("SYNC_CONCURRENCY", 8, 1, 64),
         lease=number("SYNC_LEASE", 60.0, 20.0, 3600.0),
         retry_base_delay=number("SYNC_RETRY_BASE_DELAY", 1.0, 0.0, 60.0),
         retry_max_delay=number("SYNC_RETRY_MAX_DELAY", 300.0, 0.0, 86_400.0),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Final
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+
+from dbresilience.typed_settings import number
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +89,10 @@ def monitor_settings() -> MonitorSettings:
         ImproperlyConfigured: a value is no number, out of its range, or contradicts another; the message names it.
     """
     found = MonitorSettings(
-        **{field.name: bounded_number(field.name, *_RANGES[field.name]) for field in fields(MonitorSettings)}
+        **{field.name: number(f"DB_{field.name.upper()}", *_RANGES[field.name]) for field in fields(MonitorSettings)}
     )
     if not found.deadlocks_medium <= found.deadlocks_high <= found.deadlocks_critical:
         raise ImproperlyConfigured(
             "DB_DEADLOCKS_MEDIUM, DB_DEADLOCKS_HIGH and DB_DEADLOCKS_CRITICAL must not decrease."
         )
     return found
-
-
-def bounded_number(name: str, default: float, low: float, high: float) -> float:
-    """The number that the setting ``DB_<NAME>`` holds.
-
-    Raises:
-        ImproperlyConfigured: it is no number, or out of its range; the message names the setting.
-    """
-    setting = f"DB_{name.upper()}"
-    raw: Any = getattr(settings, setting, os.environ.get(setting, default))
-    try:
-        value = float(raw)
-    except (TypeError, ValueError) as exc:
-        raise ImproperlyConfigured(f"{setting} must be a number, not {raw!r}.") from exc
-    # NaN fails this comparison too.
-    if not low <= value <= high:
-        raise ImproperlyConfigured(f"{setting} must be between {low:g} and {high:g}, not {value:g}.")
-    return value
