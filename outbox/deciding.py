@@ -25,6 +25,7 @@ from typing import Any, Final
 import structlog
 from django.db import connection, transaction
 
+from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from outbox.selecting import DeliveryFilter, deliveries_choose
 from outbox.wakeup import wake
@@ -93,12 +94,15 @@ def deliveries_retry(*, ids: Sequence[int], actor: str, reason: str = "") -> lis
     Returns:
         Those that will be tried again; the others are not open, or wait behind an earlier event of their aggregate.
     """
-    with transaction.atomic():
+
+    def work() -> list[int]:
         retried = _decide(RETRY_SQL, ids, {})
         if retried:
             _audit("retried", retried, actor, reason)
             transaction.on_commit(partial(wake, "log"))
-    return retried
+        return retried
+
+    return run_in_transaction(work)
 
 
 def deliveries_skip(*, ids: Sequence[int], actor: str, reason: str) -> list[int]:
@@ -112,11 +116,14 @@ def deliveries_skip(*, ids: Sequence[int], actor: str, reason: str) -> list[int]
     Returns:
         Those that were skipped; the others are not open, or wait behind an earlier event of their aggregate.
     """
-    with transaction.atomic():
+
+    def work() -> list[int]:
         skipped = deliveries_resolve(ids, "skipped", actor, reason)
         if skipped:
             _audit("skipped", skipped, actor, reason)
-    return skipped
+        return skipped
+
+    return run_in_transaction(work)
 
 
 def deliveries_resolve(ids: Sequence[int], resolution: str, actor: str, reason: str) -> list[int]:

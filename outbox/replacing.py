@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
-from django.db import transaction
 from django.utils.module_loading import import_string
 
+from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from outbox.conf import payload_validators
 from outbox.deciding import deliveries_resolve
@@ -42,7 +42,8 @@ def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str
         DecisionRefused: the delivery is not open, or waits behind an earlier event, or nothing was changed.
         InvalidEvent: the payload is not valid for events of this type; the message says why.
     """
-    with transaction.atomic():
+
+    def work() -> Replacement:
         if not deliveries_resolve([delivery_id], "replaced", actor, reason):
             open_ = Delivery.objects.filter(pk=delivery_id, state__in=OPEN).exists()
             why = "waits behind an earlier event of its aggregate" if open_ else "is not open"
@@ -79,7 +80,9 @@ def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str
         # What was changed may be a person's data, which must be erasable: it stands in the replacement alone.
         detail = {"reason": reason[:1000], "event": event_id, "changed": [one["pointer"] for one in diff][:20]}
         audit_record(actor=actor, action="delivery.replaced", target=f"delivery:{delivery_id}", detail=detail)
-    return made
+        return made
+
+    return run_in_transaction(work)
 
 
 def payload_validate(type_: str, schema_version: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 from django.db import connection, transaction
 
+from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from outbox.errors import DecisionRefused
 from outbox.models import Retained, Subscription
@@ -77,19 +78,23 @@ def log_republish(
         raise DecisionRefused(f"A range goes from a position to a later one, at most {LARGEST_RANGE:,} at a time.")
     topics = sorted(one.topics) if one.topics is not None else None
     values: dict[str, Any] = {"name": subscriber, "first": first, "last": last, "topics": topics}
-    with transaction.atomic(), connection.cursor() as cursor:
-        retained = Retained.objects.values_list("first_position", flat=True).first()
-        if retained is not None and first < retained:
-            raise DecisionRefused(f"The log is whole from position {retained} on only; earlier events were removed.")
-        if not Subscription.objects.filter(name=subscriber).exists():
-            raise DecisionRefused(f"{subscriber} has not been set up yet; run a relay first.")
-        if apply:
-            cursor.execute(LOCK_SQL, values)
-        cursor.execute(COUNT_SQL, values)
-        found = Republished(*cursor.fetchone())
-        if apply and found.events:
-            cursor.execute(REPUBLISH_SQL, values)
-            detail = {"first": first, "last": last, "events": found.events, "reason": reason[:1000]}
-            audit_record(actor=actor, action="log.republished", target=f"subscriber:{subscriber}", detail=detail)
-            transaction.on_commit(partial(wake, "log"))
-    return found
+
+    def work() -> Republished:
+        with connection.cursor() as cursor:
+            retained = Retained.objects.values_list("first_position", flat=True).first()
+            if retained is not None and first < retained:
+                raise DecisionRefused(f"The log is whole from position {retained} on; earlier events were removed.")
+            if not Subscription.objects.filter(name=subscriber).exists():
+                raise DecisionRefused(f"{subscriber} has not been set up yet; run a relay first.")
+            if apply:
+                cursor.execute(LOCK_SQL, values)
+            cursor.execute(COUNT_SQL, values)
+            found = Republished(*cursor.fetchone())
+            if apply and found.events:
+                cursor.execute(REPUBLISH_SQL, values)
+                detail = {"first": first, "last": last, "events": found.events, "reason": reason[:1000]}
+                audit_record(actor=actor, action="log.republished", target=f"subscriber:{subscriber}", detail=detail)
+                transaction.on_commit(partial(wake, "log"))
+        return found
+
+    return run_in_transaction(work)

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Case, F, When
 from django.db.models.functions import Now
 
+from dbresilience.transactions import run_in_transaction
 from operations.audit import SYSTEM, audit_record
 from outbox.errors import InvalidLimit, UnknownSubscriber
 from outbox.lanes import LANES
@@ -38,14 +39,18 @@ def subscription_ensure(subscriber: Subscriber) -> None:
     found = Subscription.objects.filter(name=subscriber.name).values(*wanted).first()
     if found == wanted:
         return
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
-        Subscription.objects.update_or_create(name=subscriber.name, defaults=wanted)
-        start = 0
-        if subscriber.start_at == "head":
-            cursor.execute(HEAD_SQL)
-            start = cursor.fetchone()[0]
-        cursor.execute(LANES_SQL, {"name": subscriber.name, "cursor": start, "last": LANES - 1})
+
+    def work() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+            Subscription.objects.update_or_create(name=subscriber.name, defaults=wanted)
+            start = 0
+            if subscriber.start_at == "head":
+                cursor.execute(HEAD_SQL)
+                start = cursor.fetchone()[0]
+            cursor.execute(LANES_SQL, {"name": subscriber.name, "cursor": start, "last": LANES - 1})
+
+    run_in_transaction(work)
 
 
 def subscriptions_ensure() -> None:
@@ -69,10 +74,13 @@ def subscription_pause(*, name: str, reason: str, until: datetime | None = None,
         UnknownSubscriber: it has no subscription.
     """
     values = {"paused_at": Now(), "paused_until": until, "paused_reason": reason[:1000], "paused_by": actor[:200]}
-    with transaction.atomic():
+
+    def work() -> None:
         _update(name, values)
         detail = {"reason": reason[:1000], "until": until.isoformat() if until else None}
         audit_record(actor=actor, action="subscriber.paused", target=f"subscriber:{name}", detail=detail)
+
+    run_in_transaction(work)
     log.warning("subscription_paused", subscriber=name, reason=reason)
 
 
@@ -82,10 +90,13 @@ def subscription_resume(*, name: str, actor: str = SYSTEM) -> None:
     Raises:
         UnknownSubscriber: it has no subscription.
     """
-    with transaction.atomic():
+
+    def work() -> None:
         _update(name, {"paused_at": None, "paused_until": None, "paused_reason": "", "paused_by": ""})
         audit_record(actor=actor, action="subscriber.resumed", target=f"subscriber:{name}")
         transaction.on_commit(partial(wake, "log"))
+
+    run_in_transaction(work)
     log.info("subscription_resumed", subscriber=name)
 
 
@@ -95,11 +106,14 @@ def breaker_try(*, name: str, actor: str) -> None:
     Raises:
         UnknownSubscriber: it has no subscription.
     """
-    with transaction.atomic():
+
+    def work() -> None:
         broken = Case(When(breaker_failures__gt=0, then=Now()), default=F("breaker_until"))
         _update(name, {"breaker_until": broken})
         audit_record(actor=actor, action="subscriber.probed", target=f"subscriber:{name}")
         transaction.on_commit(partial(wake, "log"))
+
+    run_in_transaction(work)
 
 
 def subscription_limit(
@@ -123,10 +137,13 @@ def subscription_limit(
     if concurrency is not None and not 0 < concurrency <= LANES:
         raise InvalidLimit(f"concurrency: 1 to {LANES}")
     values = {"rate_limit": rate_limit, "concurrency": concurrency, "keep_successes": keep_successes}
-    with transaction.atomic():
+
+    def work() -> None:
         _update(name, values)
         audit_record(actor=actor, action="subscriber.limited", target=f"subscriber:{name}", detail=values)
         transaction.on_commit(partial(wake, "log"))
+
+    run_in_transaction(work)
 
 
 def _update(name: str, values: dict[str, Any]) -> None:

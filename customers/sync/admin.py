@@ -7,12 +7,12 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.db.models import QuerySet
-from django.db.transaction import atomic
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from customers.models import Conflict, SyncAccount, SyncRequest, SyncState, Webhook
+from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, moment, record_link, words
 from operations.overview import Tone
@@ -123,10 +123,14 @@ class SyncStateAdmin(RecordAdmin):
     @admin.action(description="Look again now", permissions=["look_again"])
     def look_again(self, request: HttpRequest, queryset: QuerySet[SyncState]) -> None:
         ids = list(queryset.values_list("pk", flat=True))
-        with atomic():
+
+        def work() -> int:
             count = SyncState.objects.filter(pk__in=ids).look_again()
             for pk in ids:
                 audit_record(actor=actor_of(request), action="syncstate.poked", target=f"syncstate:{pk}")
+            return count
+
+        count = run_in_transaction(work)
         wake("sync")
         self.message_user(request, f"{count} sync states will be looked at again.", messages.SUCCESS)
 

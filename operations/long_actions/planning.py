@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from django.db import transaction
 from rest_framework.exceptions import ValidationError
 
+from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.correlation import correlation_id
 from operations.errors import FieldError
@@ -73,7 +73,8 @@ def operation_create(
         raise _invalid("/reason", "required_field", f"Say why, in at most {REASON_LENGTH} characters.")
     _check(pace)
     frozen, plan = operation_plan(kind=kind, filter=filter)
-    with transaction.atomic():
+
+    def work() -> Operation:
         operation = Operation.objects.create(
             kind=kind,
             filter=frozen,
@@ -91,6 +92,9 @@ def operation_create(
             target=f"operation:{operation.pk}",
             detail={"kind": kind, "filter": frozen, "reason": reason, "eligible": plan.eligible},
         )
+        return operation
+
+    operation = run_in_transaction(work)
     operation.refresh_from_db()
     return operation
 
