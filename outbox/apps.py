@@ -18,12 +18,14 @@ class OutboxConfig(AppConfig):
         from outbox import checks, tiles  # noqa: F401 - the checks register themselves
         from outbox.conf import kafka_settings, outbox_settings
         from outbox.metrics import OutboxCollector
+        from outbox.readiness import relay_register
         from outbox.replays import ReplayDeliveries
         from outbox.troubles import DeadDeliveries
 
         # A bad setting stops the start, not the first use.
         outbox_settings()
         kafka_settings()
+        relay_register()
         overview.register("Log", tiles.log, permission="outbox.view_subscription", order=20)
         SCRAPED.register(OutboxCollector())
         kinds.register(ReplayDeliveries())

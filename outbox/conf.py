@@ -19,12 +19,14 @@ class OutboxSettings:
         max_retries: attempts after the first one; then the delivery is dead (``OUTBOX_MAX_RETRIES``, 5).
         lease_seconds: how long a lane stays with a relay that gives no sign (``OUTBOX_LEASE_SECONDS``, 30). A dead
             relay's lanes rest that long; the time-out of one call must be shorter.
+        alert_lag: seconds that an event may wait before readiness says so (``OUTBOX_ALERT_LAG_SECONDS``, 60).
     """
 
     batch_size: int
     polling_interval: float
     max_retries: int
     lease_seconds: float
+    alert_lag: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def outbox_settings() -> OutboxSettings:
         polling_interval=number("OUTBOX_POLLING_INTERVAL", 1.0, 0.01, 60.0),
         max_retries=whole("OUTBOX_MAX_RETRIES", 5, 0, 100),
         lease_seconds=number("OUTBOX_LEASE_SECONDS", 30.0, 1.0, 3600.0),
+        alert_lag=number("OUTBOX_ALERT_LAG_SECONDS", 60.0, 1.0, 86_400.0),
     )
 
 
