@@ -1,7 +1,8 @@
-"""Every address, asked by somebody without credentials and by somebody who is logged in without being staff."""
+"""Every address, asked by somebody without credentials, with bad ones, without being staff, and by mere readers."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from collections.abc import Iterator
@@ -10,9 +11,13 @@ from typing import Any
 import pytest
 from django.http import HttpResponse
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver, resolve
 from django.urls.resolvers import RegexPattern, RoutePattern
+from django.utils import timezone
 
+from operations.keys import apikey_create
+from operations.models import ApiKey
+from operations.scopes import Scope
 from tests.operations.conftest import MakeClient
 
 pytestmark = [pytest.mark.django_db, pytest.mark.feature("A16")]
@@ -74,6 +79,13 @@ def assert_closed(response: HttpResponse, address: str) -> None:
         }, address
 
 
+def assert_refused(response: HttpResponse, address: str) -> None:
+    if response.status_code == 302:
+        assert response["Location"].startswith("/admin/"), address
+    else:
+        assert response.status_code in {401, 403, 404, 405}, (address, response.status_code)
+
+
 def test_it_knows_the_whole_table() -> None:
     assert {"/", "/metrics", "/api/docs/", "/api/v1/customers/", "/customers/a", "/admin/operations/apikey/"} <= set(
         ALL
@@ -95,6 +107,47 @@ def test_it_shows_people_who_are_no_staff_nothing(staff_client: MakeClient, meth
 
     for address in sorted(set(ALL) - OPEN - SIGNED - LOGIN):
         assert_closed(client.generic(method, address, b"{}", content_type="application/json"), address)
+
+
+@pytest.mark.parametrize("state", ["unknown", "expired", "revoked", "altered"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_it_opens_nothing_to_a_key_that_is_not_good(state: str, method: str) -> None:
+    issued = apikey_create(name="shop", scopes=Scope.values)
+    authorization = issued.authorization
+    match state:
+        case "unknown":
+            ApiKey.objects.all().delete()
+        case "expired":
+            ApiKey.objects.update(expires_at=timezone.now() - dt.timedelta(seconds=1))
+        case "revoked":
+            ApiKey.objects.update(revoked_at=timezone.now())
+        case "altered":
+            authorization = authorization[:-1] + ("a" if authorization[-1] != "a" else "b")
+    client = Client(headers={"authorization": authorization})
+
+    for address in sorted(set(ALL) - OPEN - SIGNED - LOGIN):
+        assert_refused(client.generic(method, address, b"{}", content_type="application/json"), address)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_it_lets_those_who_may_read_write_nothing(staff_client: MakeClient, method: str) -> None:
+    key = apikey_create(name="reader", scopes=[scope for scope in Scope.values if scope.endswith(":read")])
+    clients = {"key": Client(headers={"authorization": key.authorization}), "viewer": staff_client("viewer")}
+    console = {address for address in ALL if address == "/" or _is_console(address)}
+
+    for who, client in clients.items():
+        for address in sorted(set(ALL) - OPEN - SIGNED - LOGIN - console):
+            response = client.generic(method, address, b"{}", content_type="application/json")
+            assert_refused(response, f"{who} at {address}")
+
+
+def _is_console(address: str) -> bool:
+    """Whether the address is a page of the admin's, which asks for permissions itself, or nothing at all."""
+    try:
+        view = resolve(address).func
+    except Resolver404:
+        return True
+    return hasattr(view, "model_admin") or hasattr(view, "admin_site")
 
 
 @pytest.mark.parametrize("address", sorted(SIGNED))
