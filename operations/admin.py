@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from operations.alerts import admin as alerts  # noqa: F401 - registers itself
 from operations.audit import actor_of
 from operations.console import RecordAdmin, badge, json_block, moment
 from operations.keys import apikey_revoke

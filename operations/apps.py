@@ -20,6 +20,8 @@ class OperationsConfig(AppConfig):
         from django.db.models.signals import post_migrate
 
         from operations import logins, metrics, overview, roles, tiles
+        from operations.alerts.conf import alert_settings
+        from operations.alerts.own import register_own
         from operations.conf import access_settings
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
@@ -28,10 +30,12 @@ class OperationsConfig(AppConfig):
 
         # A bad setting stops the start, not the first use.
         access_settings()
+        alert_settings()
         overview.register("Database", tile.database, permission="operations.scope_operations_read", order=80)
         overview.register("Troubles", troubles_tile.troubles, order=5)
         metrics.SCRAPED.register(DatabaseCollector())
         metrics.SCRAPED.register(TroubleCollector())
+        register_own()
         overview.register("API keys", tiles.access, permission="operations.view_apikey", order=90)
         post_migrate.connect(roles.roles_restate)
         user_logged_in.connect(logins.record_login)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from celery import shared_task
 
+from operations.alerts.checking import alerts_check_once
+from operations.alerts.sending import alerts_send_once
 from operations.long_actions.runner import operations_run_once
 
 
@@ -11,3 +13,15 @@ from operations.long_actions.runner import operations_run_once
 def operations_run() -> int:
     """Work on the operations that are due."""
     return operations_run_once()
+
+
+@shared_task(name="operations.tasks.alerts_check")
+def alerts_check() -> int:
+    """Find out what is wrong now."""
+    return alerts_check_once()
+
+
+@shared_task(name="operations.tasks.alerts_send")
+def alerts_send() -> int:
+    """Tell whoever should know."""
+    return alerts_send_once()

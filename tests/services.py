@@ -37,6 +37,8 @@ FOREIGN = (
     "STRIPE_API",
     "STRIPE_WEBHOOK",
     "OUTBOX_",
+    "ALERT_",
+    "EMAIL_",
     "DEBUG",
     "CELERY_",
     "WEB_CONCURRENCY",

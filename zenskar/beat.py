@@ -19,5 +19,7 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "sync": _every(1, "customers.tasks.sync_due"),
     "operations": _every(1, "operations.tasks.operations_run"),
     "projections": _every(1, "projections.tasks.run"),
+    "alerts_check": _every(60, "operations.tasks.alerts_check"),
+    "alerts_send": _every(5, "operations.tasks.alerts_send"),
     "database_sample": _every(60, "dbresilience.tasks.sample"),
 }

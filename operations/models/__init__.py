@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operations.models.alert import Alert, AlertLevel, AlertNotice
 from operations.models.api_key import ApiKey
 from operations.models.audit import AuditEntry
 from operations.models.login_attempts import LoginAttempts
@@ -9,6 +10,9 @@ from operations.models.operation import ItemState, Operation, OperationItem, Ope
 from operations.models.trouble_note import TroubleNote
 
 __all__ = [
+    "Alert",
+    "AlertLevel",
+    "AlertNotice",
     "ApiKey",
     "AuditEntry",
     "ItemState",
