@@ -37,6 +37,7 @@ class Page:
         what: which page of that list.
         url: its address.
         seconds: of each request.
+        processor_seconds: of ours, of each request; other programs on the machine do not stretch it.
         slowest: seconds and text of the slowest query seen.
     """
 
@@ -44,6 +45,7 @@ class Page:
     what: str
     url: str
     seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
 
 
@@ -71,9 +73,10 @@ def measure(client: Client, page: Page) -> None:
         SystemExit: the answer is no page.
     """
     with _queries_timed(page):
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         response = client.get(page.url)
         page.seconds.append(time.perf_counter() - began)
+        page.processor_seconds.append(time.process_time() - worked)
     if response.status_code != 200:
         raise SystemExit(f"{page.url} answered {response.status_code}")
 
