@@ -53,10 +53,13 @@ def message_read(body: bytes) -> RemoteMessage:
     if not isinstance(event, dict) or event.get("object") != "event":
         raise WebhookRefused
     event_id, kind, livemode = event.get("id"), event.get("type"), event.get("livemode")
-    if not (isinstance(event_id, str) and 0 < len(event_id) <= 255 and isinstance(kind, str) and len(kind) <= 128):
+    if not (isinstance(event_id, str) and 0 < len(event_id) <= 255 and isinstance(kind, str) and 0 < len(kind) <= 128):
+        raise WebhookRefused
+    account = event.get("account") or ""
+    if not isinstance(account, str) or not isinstance(livemode, bool):
+        # Taken for our own account or for a test, it would be acted upon.
         raise WebhookRefused
     remote_id = _customer_id(event, kind)
-    account = event.get("account")
     ignore = ""
     if kind not in TYPES:
         ignore = "of a type that means nothing here"
@@ -65,8 +68,8 @@ def message_read(body: bytes) -> RemoteMessage:
     return RemoteMessage(
         event_id=event_id,
         type=kind,
-        account=account[:64] if isinstance(account, str) else "",
-        livemode=livemode is True,
+        account=account[:64],
+        livemode=livemode,
         remote_id=remote_id,
         payload=event,
         ignore=ignore,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 import stripe
 from pytest_django import Settings
+from pytest_django.live_server_helper import LiveServer
 
 from customers.models import Customer, SyncState, Webhook
+from customers.services import customer_create
 from customers.sync.webhooks import webhooks_process_once
 from tests.customers.stripe.conftest import SECRET, StripeSide
 from zenskar.sandbox.stripe.core import StripeSandbox
@@ -146,6 +150,19 @@ def test_it_trusts_nobody_without_a_secret(stripe_side: StripeSide, settings: Se
         (b'{"object": "event", "id": 7, "type": "x"}', "signature_invalid"),
         (b'{"object": "event", "id": "' + b"e" * 300 + b'", "type": "x"}', "signature_invalid"),
         (b'{"object": "v2.core.event", "id": "evt_1", "type": "x"}', "signature_invalid"),
+        (event(livemode="false"), "signature_invalid"),
+        (event(livemode=None), "signature_invalid"),
+        (event(account=7), "signature_invalid"),
+        (event(account={"id": "acct_1"}), "signature_invalid"),
+        (event(type="", id="evt_1"), "signature_invalid"),
+        (event(id=""), "signature_invalid"),
+        (b'{"object": "event", "id": "evt_1", "type": "x", "livemode": false, "n": 1e999}', "malformed_json"),
+        (
+            b'{"object": "event", "id": "evt_1", "type": "x", "livemode": false, "n": ' + b"9" * 5000 + b"}",
+            "malformed_json",
+        ),
+        (b"\xef\xbb\xbf" + event(), "malformed_json"),
+        (event() + b" {}", "malformed_json"),
     ],
 )
 def test_it_refuses_what_is_signed_but_no_event(stripe_side: StripeSide, body: bytes, code: str) -> None:
@@ -187,6 +204,12 @@ def test_it_takes_posts_alone(stripe_side: StripeSide, method: str) -> None:
         ({"livemode": True}, "live, but the key in use is a test key"),
         ({"data": {"object": {"object": "customer"}}}, "names no customer"),
         ({"data": None}, "names no customer"),
+        ({"data": []}, "names no customer"),
+        ({"data": {"object": ["cus_1"]}}, "names no customer"),
+        ({"data": {"object": {"id": {"id": "cus_1"}, "object": "customer"}}}, "names no customer"),
+        ({"type": "customer.tax_id.created"}, "of a type that means nothing here"),
+        ({"type": "x" * 128}, "of a type that means nothing here"),
+        ({"account": "a" * 300}, "of another account"),
     ],
 )
 def test_it_stores_and_ignores_what_is_not_for_it(
@@ -215,3 +238,91 @@ def test_it_meets_the_sandboxs_bad_deliveries(stripe_side: StripeSide, sandbox: 
     # A time in the future is signed too, and so no danger.
     assert response.status_code == (200 if effect == "future_timestamp" else 400)
     assert Webhook.objects.count() == (1 if effect == "future_timestamp" else 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "cus_1", "object": "customer"},
+        {"id": "cus_1", "object": "customer", "name": 7, "email": ["x"], "address": "nowhere", "metadata": "none"},
+        {"id": "cus_1", "object": "customer", "metadata": {"zenskar_id": {"a": 1}, "": None, "n": 5}},
+        {"id": "cus_1", "object": "account", "metadata": {"zenskar_id": "0190"}},
+        {"id": "cus_1", "object": "customer", "name": "n" * 100_000},
+    ],
+)
+def test_it_looks_at_a_customer_whatever_the_event_says_of_it(stripe_side: StripeSide, fields: dict[str, Any]) -> None:
+    body = event(data={"object": fields}, request="req_1")
+
+    response = stripe_side.post(body, **{"Stripe-Signature": signed(body)})
+    worked = webhooks_process_once()
+
+    assert (response.status_code, worked) == (200, 1)
+    assert Webhook.objects.get().outcome == "poked"
+    assert SyncState.objects.get().remote_id == "cus_1"
+
+
+def test_it_keeps_the_first_of_two_events_with_one_id(stripe_side: StripeSide) -> None:
+    first, second = event(), event(type="customer.deleted")
+
+    answers = [stripe_side.post(body, **{"Stripe-Signature": signed(body)}).status_code for body in (first, second)]
+
+    assert answers == [200, 200]
+    assert Webhook.objects.get().type == "customer.updated"
+
+
+def test_it_imports_a_copy_that_carries_the_id_of_a_customer_of_ours_as_another_customer(
+    stripe_side: StripeSide,
+) -> None:
+    customer = customer_create(name="Ada", email="ada@example.com")
+    stripe_side.rest()
+    linked = stripe_side.state(customer).remote_id
+
+    copy = stripe_side.sandbox.customer_add(name="Eve", metadata={"zenskar_id": str(customer.pk)})
+    stripe_side.rest()
+
+    customer.refresh_from_db()
+    imported = SyncState.objects.get(remote_id=copy["id"]).customer
+    assert (customer.name, stripe_side.state(customer).remote_id) == ("Ada", linked)
+    assert imported is not None
+    assert (imported.name, imported.pk != customer.pk) == ("Eve", True)
+
+
+@pytest.mark.parametrize("kind", ["customer.updated", "customer.deleted"])
+def test_it_makes_no_customer_of_one_that_stripe_does_not_know(stripe_side: StripeSide, kind: str) -> None:
+    body = event(type=kind, data={"object": {"id": "cus_nobody", "object": "customer", "name": "Ghost"}})
+
+    stripe_side.post(body, **{"Stripe-Signature": signed(body)})
+    stripe_side.rest()
+
+    assert not Customer.objects.exists()
+    assert Webhook.objects.get().processed_at is not None
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Content-Encoding": "gzip"}, 200),
+        ({"Content-Type": "text/plain"}, 200),
+        ({"Transfer-Encoding": "chunked"}, 411),
+        ({"Content-Length": "5"}, 400),
+    ],
+)
+def test_it_goes_by_the_bytes_and_their_signature_alone(
+    live_server: LiveServer, sandbox: StripeSandbox, headers: dict[str, str], expected: int
+) -> None:
+    """Over a socket, as nothing else shows what a server makes of such headers."""
+    body = event()
+    request = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Stripe-Signature": signed(body)}
+    request |= headers
+    if "Transfer-Encoding" in headers:
+        del request["Content-Length"]
+        body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    with closing(HTTPConnection(live_server.url.removeprefix("http://"), timeout=20)) as connection:
+        connection.putrequest("POST", "/webhooks/stripe")
+        for name, value in request.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        status = connection.getresponse().status
+
+    assert status == expected
+    assert Webhook.objects.count() == (1 if expected == 200 else 0)
