@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from customers.api.sync_views import ConflictResolutionView, SyncHealthView
 from customers.api.views import CustomerDetailView, CustomerListView
 
 
@@ -10,12 +11,17 @@ def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
     hidden = {"schema": None}
     shown = {} if described else hidden
     one = f"{prefix}/<str:customer_id>"
+    resolution = f"{one}/conflicts/<str:conflict_id>/resolution"
     name = "" if described else "-unversioned"
     return [
         path(f"{prefix}/", CustomerListView.as_view(**shown), name=f"customers{name}"),
         path(prefix, CustomerListView.as_view(**hidden)),
         path(f"{one}/", CustomerDetailView.as_view(**shown), name=f"customer{name}"),
         path(one, CustomerDetailView.as_view(**hidden)),
+        path(f"{one}/sync-health/", SyncHealthView.as_view(**shown), name=f"sync-health{name}"),
+        path(f"{one}/sync-health", SyncHealthView.as_view(**hidden)),
+        path(f"{resolution}/", ConflictResolutionView.as_view(**shown), name=f"conflict-resolution{name}"),
+        path(resolution, ConflictResolutionView.as_view(**hidden)),
     ]
 
 

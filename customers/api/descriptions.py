@@ -69,9 +69,15 @@ _PROBLEMS: Final = {
 }
 
 
-def _answers(good: dict[int, Any], *problems: int) -> dict[int, Any]:
-    statuses = sorted({401, 403, 429, 503, *problems})
-    return good | {code: OpenApiResponse(description=_PROBLEMS[code]) for code in statuses}
+def answers(good: dict[int, Any], *problems: int, conflict: str = "") -> dict[int, Any]:
+    """Answers of an operation by status: ``good`` ones, the problems it can have, and those that all can have.
+
+    Args:
+        conflict: what a 409 means here, when that is another thing than a taken e-mail.
+    """
+    statuses = sorted({401, 403, 429, 503, *problems, *([409] if conflict else [])})
+    texts = {**_PROBLEMS, **({409: conflict} if conflict else {})}
+    return good | {code: OpenApiResponse(description=texts[code]) for code in statuses}
 
 
 customers: Final = extend_schema_view(
@@ -81,7 +87,7 @@ customers: Final = extend_schema_view(
         description="One page; the links lead to the pages beside it.",
         tags=_TAGS,
         parameters=_FILTERS,
-        responses=_answers({200: CustomerPage}, 400),
+        responses=answers({200: CustomerPage}, 400),
     ),
     post=extend_schema(
         operation_id="customers_create",
@@ -89,7 +95,7 @@ customers: Final = extend_schema_view(
         description="The customer and its event are written together; integrations follow in the background.",
         tags=_TAGS,
         request=CustomerCreate,
-        responses=_answers({201: CustomerOutput}, 400, 409, 413, 415),
+        responses=answers({201: CustomerOutput}, 400, 409, 413, 415),
         examples=[_INPUT, _OUTPUT],
     ),
 )
@@ -99,7 +105,7 @@ customer: Final = extend_schema_view(
         summary="Read a customer",
         tags=_TAGS,
         parameters=[_ID, _IF_NONE_MATCH],
-        responses=_answers(
+        responses=answers(
             {200: CustomerOutput, 304: OpenApiResponse(description="The client has this already.")}, 400, 404, 410
         ),
         examples=[_OUTPUT],
@@ -112,7 +118,7 @@ customer: Final = extend_schema_view(
         tags=_TAGS,
         parameters=[_ID, _IF_MATCH],
         request=CustomerReplace,
-        responses=_answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
+        responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
         examples=[_INPUT, _OUTPUT],
     ),
     patch=extend_schema(
@@ -122,7 +128,7 @@ customer: Final = extend_schema_view(
         tags=_TAGS,
         parameters=[_ID, _IF_MATCH],
         request=CustomerChange,
-        responses=_answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
+        responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
         examples=[OpenApiExample("Another name", {"name": "John Roe"}, request_only=True), _OUTPUT],
     ),
     delete=extend_schema(
@@ -132,6 +138,6 @@ customer: Final = extend_schema_view(
         tags=_TAGS,
         parameters=[_ID, _IF_MATCH],
         request=None,
-        responses=_answers({204: None}, 400, 404, 410, 412),
+        responses=answers({204: None}, 400, 404, 410, 412),
     ),
 )

@@ -77,7 +77,7 @@ class CustomerDetailView(CustomerView):
     """One customer."""
 
     def get(self, request: Request, customer_id: str) -> Response:
-        customer = Customer.objects.prefetch_related("sync_states").filter(pk=_id_of(customer_id)).first()
+        customer = Customer.objects.prefetch_related("sync_states").filter(pk=id_of(customer_id)).first()
         if customer is None:
             raise CustomerNotFound
         if customer.deleted_at is not None:
@@ -95,12 +95,12 @@ class CustomerDetailView(CustomerView):
 
     def delete(self, request: Request, customer_id: str) -> Response:
         versions = versions_of_if_match(request.headers.get("If-Match"))
-        customer_delete(customer_id=_id_of(customer_id), if_version=versions, origin="api")
+        customer_delete(customer_id=id_of(customer_id), if_version=versions, origin="api")
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _update(self, request: Request, customer_id: str, serializer: CustomerInput) -> Response:
         customer = customer_update(
-            customer_id=_id_of(customer_id),
+            customer_id=id_of(customer_id),
             changes=_validated(serializer),
             if_version=versions_of_if_match(request.headers.get("If-Match")),
             origin="api",
@@ -118,7 +118,12 @@ def _validated(serializer: CustomerInput) -> dict[str, Any]:
     return values
 
 
-def _id_of(text: str) -> UUID:
+def id_of(text: str) -> UUID:
+    """The id in an address.
+
+    Raises:
+        CustomerNotFound: it is none.
+    """
     if not _UUID.match(text):
         raise CustomerNotFound
     return UUID(text)

@@ -66,6 +66,7 @@ class Conflict(models.Model):
             # The conflicts of a state, newest first. Serves the foreign key too.
             models.Index("state", F("id").desc(), name="conflict_by_state"),
         ]
+        permissions = [("resolve_conflict", "Can decide whose value of a conflict holds")]
         verbose_name = "conflict"
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from customers.models import Conflict, SyncAccount, SyncRequest, SyncState, Webhook
+from customers.sync.resolutions import Side, conflicts_resolve
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, moment, record_link, words
@@ -187,6 +188,7 @@ class ConflictAdmin(RecordAdmin):
     search_help_text = "Number of the conflict or of its sync state"
     ordering = ("-pk",)
     defer_in_list = ("base", "ours", "theirs", "detail")
+    actions = ("take_ours", "take_theirs")
     fields = (
         "tone",
         "state",
@@ -227,6 +229,25 @@ class ConflictAdmin(RecordAdmin):
     @admin.display(description="There")
     def theirs_block(self, row: Conflict) -> SafeString | str:
         return json_block(row.theirs)
+
+    @admin.action(description="Resolve: the value here holds", permissions=["resolve"])
+    def take_ours(self, request: HttpRequest, queryset: QuerySet[Conflict]) -> None:
+        self._resolve(request, queryset, "ours")
+
+    @admin.action(description="Resolve: the value there holds", permissions=["resolve"])
+    def take_theirs(self, request: HttpRequest, queryset: QuerySet[Conflict]) -> None:
+        self._resolve(request, queryset, "theirs")
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("customers.resolve_conflict")
+
+    def _resolve(self, request: HttpRequest, queryset: QuerySet[Conflict], take: Side) -> None:
+        done = conflicts_resolve(ids=list(queryset.values_list("pk", flat=True)), take=take, actor=actor_of(request))
+        if done.resolved:
+            self.message_user(request, f"{done.resolved} conflicts are resolved.", messages.SUCCESS)
+        if done.refused:
+            text = f"{done.refused} were left: resolved before, or not to be decided so."
+            self.message_user(request, text, messages.WARNING)
 
 
 @admin.register(Webhook)
