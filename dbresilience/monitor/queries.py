@@ -156,6 +156,11 @@ SELECT (figures->'database'->>'deadlocks')::bigint AS deadlocks, minute FROM dbr
    AND figures->'database'->>'stats_reset' IS NOT DISTINCT FROM %(stats_reset)s
  ORDER BY minute LIMIT 1
 """
+# Serves samples(): how long the history is, in minutes; the oldest one is found by the index on the minute.
+SPAN_SQL: Final = """
+SELECT extract(epoch FROM clock_timestamp() - min(minute))::float8 / 60 AS minutes FROM dbresilience_sample
+ WHERE minute > clock_timestamp() - make_interval(secs => %(hours)s * 3600)
+"""
 # Serves samples(): one of each step, so that a week is as quick to draw as an hour.
 SAMPLES_SQL: Final = """
 SELECT DISTINCT ON (date_bin(%(step)s, minute, 'epoch')) minute, figures FROM dbresilience_sample

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from dbresilience.monitor.conf import monitor_settings
 from dbresilience.monitor.connection import monitor_connection
 from dbresilience.monitor.figures import figures_now, plain
-from dbresilience.monitor.queries import SAMPLES_SQL
+from dbresilience.monitor.queries import SAMPLES_SQL, SPAN_SQL
 
 # Serves sample_once. The unique minute decides between samplers that run at once.
 INSERT_SQL: Final = """
@@ -51,9 +51,14 @@ def sample_once() -> int:
 
 
 def samples(*, hours: float, points: int = 240) -> list[dict[str, Any]]:
-    """Samples of the last hours, oldest first, thinned out to at most about ``points``, each with its ``minute``."""
-    step = dt.timedelta(minutes=max(1, round(hours * 60 / points)))
+    """Samples of the last hours, oldest first, thinned out to at most about ``points``, each with its ``minute``.
+
+    A history that is shorter than that keeps as many.
+    """
     with monitor_connection() as connection:
+        found = connection.execute(SPAN_SQL, {"hours": hours}).fetchone()
+        minutes = (found["minutes"] or 0) if found else 0
+        step = dt.timedelta(minutes=max(1, round(minutes / points)))
         rows = connection.execute(SAMPLES_SQL, {"hours": hours, "step": step}).fetchall()
     return [plain(row["figures"] | {"minute": row["minute"]}) for row in rows]
 

@@ -21,7 +21,8 @@ class Command(ReportCommand):
     def lines(self, found: dict[str, Any]) -> Iterable[str]:
         pool, performance, reliability = found["connection_pool"], found["performance"], found["reliability"]
         yield f"{found['summary']['status']}, {found['summary']['timestamp']}"
-        yield f"server connections       {shown(pool['server_connections'])} of {shown(pool['server_max_connections'])}"
+        limit = "" if pool["server_max_connections"] is None else f" of {pool['server_max_connections']}"
+        yield f"server connections       {shown(pool['server_connections'])}{limit}"
         yield f"pool in use              {shown(pool['utilization_percent'], ' %')}"
         yield f"statement, average 24 h  {shown(performance['avg_query_time_ms'], ' ms')}"
         yield f"slow statements, 24 h    {shown(performance['slow_queries_24h'])}"

@@ -43,8 +43,14 @@ def test_it_thins_out_a_long_window() -> None:
     hour, day = samples(hours=1), samples(hours=24, points=24)
 
     assert 58 <= len(hour) <= 60
-    assert 10 <= len(day) <= 11
+    assert 22 <= len(day) <= 26
     assert [row["minute"] for row in day] == sorted(row["minute"] for row in day)
+
+
+def test_it_thins_out_no_more_than_it_must() -> None:
+    Sample.objects.bulk_create(Sample(minute=at(minutes=n), figures={}) for n in range(1, 121))
+
+    assert len(samples(hours=168)) == 120
 
 
 def test_it_is_sampled_each_minute_by_beat() -> None:
