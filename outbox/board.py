@@ -97,7 +97,7 @@ def _row(one: Subscription, figures: SubscriberFigures, rate: float | None, work
     declared = _declared(one.name)
     rate_limit = one.rate_limit if one.rate_limit is not None or declared is None else declared.rate_limit
     concurrency = one.concurrency if one.concurrency is not None or declared is None else declared.concurrency
-    paused = one.paused_at is not None and (one.paused_until is None or one.paused_until > timezone.now())
+    paused = one.is_paused(timezone.now())
     state = "paused" if paused else "away" if figures.broken else "active"
     usable = rate if rate_limit is None or rate is None else min(rate, rate_limit)
     drain = 0.0 if not figures.pending else figures.pending / usable if usable and state == "active" else None

@@ -9,7 +9,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from outbox.conf import dead_policies, kafka_settings, outbox_settings
+from outbox.conf import dead_policies, kafka_settings, outbox_settings, retention_settings
 from outbox.lanes import LANES, lane_of
 from outbox.policies import DeadPolicy, dead_policy
 from outbox.subscribers import Subscriber
@@ -40,6 +40,7 @@ def check_subscribers(**_: Any) -> list[checks.CheckMessage]:
     try:
         lease = outbox_settings().lease_seconds
         kafka_settings()
+        retention_settings()
     except ImproperlyConfigured as exc:
         return [checks.Error(str(exc), id="outbox.E002")]
     names: set[str] = set()

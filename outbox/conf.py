@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from dbresilience.typed_settings import number, pairs, setting, whole
+from dbresilience.typed_settings import as_number, number, pairs, setting, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,24 @@ class OutboxSettings:
     max_retries: int
     lease_seconds: float
     alert_lag: float
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How long things are kept, in days.
+
+    Attributes:
+        topics: events, by topic; ``*`` is for the topics that are not named, and without it those are kept for ever
+            (``OUTBOX_RETENTION``, ``customers=365,*=90``; nothing by default).
+        attempts: the timeline of deliveries (``OUTBOX_ATTEMPT_RETENTION``, 90).
+        deliveries: resolved ones, and what replaced them (``OUTBOX_DELIVERY_RETENTION``, 90).
+        watermarks: the history behind ``processed_at`` (``OUTBOX_WATERMARK_RETENTION``, 30).
+    """
+
+    topics: dict[str, float]
+    attempts: float
+    deliveries: float
+    watermarks: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +104,23 @@ def kafka_settings() -> KafkaSettings:
         replication_factor=whole("KAFKA_REPLICATION_FACTOR", -1, -1, 100),
         source=str(setting("KAFKA_EVENT_SOURCE", "/zenskar")),
         extra=pairs("KAFKA_CONFIG"),
+    )
+
+
+def retention_settings() -> RetentionSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
+    """
+    topics = {
+        topic: as_number("OUTBOX_RETENTION", days, 1.0, 36_500.0) for topic, days in pairs("OUTBOX_RETENTION").items()
+    }
+    return RetentionSettings(
+        topics=topics,
+        attempts=number("OUTBOX_ATTEMPT_RETENTION", 90.0, 1.0, 36_500.0),
+        deliveries=number("OUTBOX_DELIVERY_RETENTION", 90.0, 1.0, 36_500.0),
+        watermarks=number("OUTBOX_WATERMARK_RETENTION", 30.0, 1.0, 36_500.0),
     )
 
 

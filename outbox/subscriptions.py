@@ -15,7 +15,7 @@ from dbresilience.transactions import run_in_transaction
 from operations.audit import SYSTEM, audit_record
 from outbox.errors import InvalidLimit, UnknownSubscriber
 from outbox.lanes import LANES
-from outbox.models import Subscription
+from outbox.models import Retained, Subscription
 from outbox.sequencing import LOCK_KEY
 from outbox.subscribers import Subscriber, subscribers
 from outbox.wakeup import wake
@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 # All lanes start at one place. A reader that starts at the head must hold the sequencer's lock while it reads it:
 # only then is every position up to it visible, and the ones after it unseen.
 HEAD_SQL: Final = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outbox_log_position_seq"
+BEHIND_SQL: Final = """
+UPDATE outbox_lane SET cursor = %(start)s WHERE subscription_id = %(name)s AND cursor < %(start)s
+"""
 LANES_SQL: Final = """
 INSERT INTO outbox_lane (subscription_id, lane, cursor, lease_until)
 SELECT %(name)s, lane, %(cursor)s, 'epoch' FROM generate_series(0, %(last)s) AS lane
@@ -43,12 +46,18 @@ def subscription_ensure(subscriber: Subscriber) -> None:
     def work() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
-            Subscription.objects.update_or_create(name=subscriber.name, defaults=wanted)
-            start = 0
+            _, is_new = Subscription.objects.update_or_create(name=subscriber.name, defaults=wanted)
+            whole = Retained.objects.values_list("first_position", flat=True).first() or 1
+            start = whole - 1
             if subscriber.start_at == "head":
                 cursor.execute(HEAD_SQL)
                 start = cursor.fetchone()[0]
             cursor.execute(LANES_SQL, {"name": subscriber.name, "cursor": start, "last": LANES - 1})
+            # Events that it would have to begin with were removed. Whether it may begin later is for a person to say.
+            cursor.execute(BEHIND_SQL, {"name": subscriber.name, "start": whole - 1})
+            if cursor.rowcount or (is_new and whole > 1 and subscriber.start_at == "first"):
+                reason = f"The log is whole from position {whole} on only; resume to begin there."
+                subscription_pause(name=subscriber.name, reason=reason)
 
     run_in_transaction(work)
 

@@ -15,6 +15,7 @@ def _every(seconds: float, task: str) -> dict[str, Any]:
 
 BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "outbox": _every(1, "outbox.tasks.drain"),
+    "outbox_prune": _every(3600, "outbox.tasks.prune"),
     "webhooks": _every(1, "customers.tasks.webhooks_process"),
     "sync": _every(1, "customers.tasks.sync_due"),
     "operations": _every(1, "operations.tasks.operations_run"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
@@ -52,6 +54,10 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def is_paused(self, now: datetime) -> bool:
+        """Whether a pause is in force."""
+        return self.paused_at is not None and (self.paused_until is None or self.paused_until > now)
 
 
 class Lane(models.Model):

@@ -1,0 +1,1 @@
+"""The console's pages of the log: events, deliveries, subscribers, lanes."""

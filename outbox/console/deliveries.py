@@ -1,0 +1,185 @@
+"""Deliveries in the console: one failure with everything about it, and what a person can do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.safestring import SafeString
+
+from operations.audit import actor_of
+from operations.console import RecordAdmin, WordsFilter, badge, json_block, words
+from operations.models import AuditEntry
+from operations.overview import Tone
+from outbox.console.records import TONES
+from outbox.deciding import AT_ONCE, deliveries_retry, deliveries_skip
+from outbox.errors import DecisionRefused, InvalidEvent
+from outbox.masking import may_read_payload, payload_masked
+from outbox.models import Delivery, Detour, Replacement, StoredEvent
+from outbox.models.delivery import OPEN
+from outbox.replacing import delivery_replace
+
+ATTEMPTS_SHOWN: Final = 100
+VERBS: Final = {
+    "retry": "outbox.retry_delivery",
+    "skip": "outbox.skip_delivery",
+    "replace": "outbox.edit_delivery",
+}
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(RecordAdmin):
+    """Deliveries that did not go through at once, newest first."""
+
+    change_form_template = "outbox/delivery.html"
+    list_display = (
+        "id",
+        "subscription_id",
+        "type",
+        "aggregate_id",
+        "sequence",
+        "state_badge",
+        "attempts",
+        "code",
+        "next_attempt_at",
+        "created_at",
+    )
+    list_display_links = ("id",)
+    list_filter = (("state", WordsFilter),)
+    search_fields = ("id", "event_id", "fingerprint")
+    search_help_text = "Id of the delivery or of the event, or the fingerprint of what is open, whole"
+    ordering = ("-id",)
+    defer_in_list = ("envelope", "traceback", "message")
+    actions = ("retry", "skip")
+
+    @admin.display(description="state")
+    def state_badge(self, delivery: Delivery) -> SafeString:
+        return badge(words(delivery.resolution or delivery.state), _tone(delivery))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        found, distinct = super().get_search_results(request, queryset, search_term)
+        if len(search_term.strip()) == 32:
+            # A fingerprint: by the index of what is open.
+            return queryset.filter(fingerprint=search_term.strip(), state__in=OPEN), False
+        return found, distinct
+
+    @admin.action(description="Retry now", permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        ids = list(queryset.values_list("pk", flat=True)[:AT_ONCE])
+        done = deliveries_retry(ids=ids, actor=actor_of(request))
+        self.message_user(request, f"{len(done)} of {len(ids)} deliveries are tried again.", messages.SUCCESS)
+
+    @admin.action(description="Skip: their aggregates go on without them", permissions=["skip"])
+    def skip(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        ids = list(queryset.values_list("pk", flat=True)[:AT_ONCE])
+        done = deliveries_skip(ids=ids, actor=actor_of(request), reason="chosen in the list")
+        self.message_user(request, f"{len(done)} of {len(ids)} deliveries were skipped.", messages.SUCCESS)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(VERBS["retry"])
+
+    def has_skip_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(VERBS["skip"])
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path(
+            "<int:delivery_id>/do/<str:verb>/", self.admin_site.admin_view(self.do_view), name="outbox_delivery_do"
+        )
+        return [own, *super().get_urls()]
+
+    def do_view(self, request: HttpRequest, delivery_id: int, verb: str) -> HttpResponse:
+        """One button."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if verb not in VERBS or not Delivery.objects.filter(pk=delivery_id).exists():
+            raise Http404
+        if not request.user.has_perm(VERBS[verb]):
+            raise PermissionDenied
+        level, text = _do(request, delivery_id, verb)
+        self.message_user(request, text, level)
+        return redirect(reverse("admin:outbox_delivery_change", args=[delivery_id]))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method not in ("GET", "HEAD") or not self.has_view_permission(request):
+            raise PermissionDenied
+        delivery: Delivery | None = self.get_object(request, object_id)
+        if delivery is None:
+            raise Http404
+        return TemplateResponse(request, "outbox/delivery.html", self._context(request, delivery))
+
+    def _context(self, request: HttpRequest, delivery: Delivery) -> dict[str, Any]:
+        envelope, readable = delivery.envelope, may_read_payload(request)
+        payload = envelope.get("payload")
+        event = StoredEvent.objects.filter(pk=delivery.event_id).first()
+        detour = Detour.objects.filter(
+            aggregate_type=delivery.aggregate_type,
+            aggregate_id=delivery.aggregate_id,
+            subscription_id=delivery.subscription_id,
+        ).first()
+        may = {verb: request.user.has_perm(permission) for verb, permission in VERBS.items()}
+        return {
+            **self.admin_site.each_context(request),
+            "title": f"Delivery {delivery.pk}",
+            "delivery": delivery,
+            "tone": _tone(delivery),
+            "is_open": delivery.state in OPEN,
+            "attempts": [
+                (one, "good" if one.outcome == "delivered" else "bad")
+                for one in delivery.timeline.order_by("-id")[:ATTEMPTS_SHOWN]
+            ],
+            "event": event,
+            "envelope": envelope,
+            "readable": readable,
+            "payload": json_block(payload if readable else payload_masked(payload)),
+            "payload_text": json.dumps(payload, indent=2, ensure_ascii=False) if readable else "",
+            "detour": detour,
+            "waits_behind": detour is not None and detour.next_sequence < delivery.sequence,
+            "replacement": Replacement.objects.filter(
+                original_id=delivery.event_id, subscriber=delivery.subscription_id
+            ).first(),
+            "audit": AuditEntry.objects.filter(target=f"delivery:{delivery.pk}").order_by("-pk")[:20],
+            "may": may,
+            "may_replay": may["retry"] and request.user.has_perm("operations.plan_operation"),
+        }
+
+
+def _do(request: HttpRequest, delivery_id: int, verb: str) -> tuple[int, str]:
+    """Carry one button out: level and text of the message."""
+    reason = request.POST.get("reason", "").strip()[:1000]
+    actor = actor_of(request)
+    if verb == "retry":
+        if deliveries_retry(ids=[delivery_id], actor=actor, reason=reason):
+            return messages.SUCCESS, "It is tried again now."
+        return messages.ERROR, "It is resolved, or waits behind an earlier event of its aggregate. Nothing was done."
+    if not reason:
+        return messages.ERROR, "Say why. Nothing was done."
+    if verb == "skip":
+        if deliveries_skip(ids=[delivery_id], actor=actor, reason=reason):
+            return messages.SUCCESS, "It was skipped; its aggregate goes on."
+        return messages.ERROR, "It is resolved, or waits behind an earlier event of its aggregate. Nothing was done."
+    if not may_read_payload(request):
+        raise PermissionDenied
+    try:
+        payload = json.loads(request.POST.get("payload", ""))
+        made = delivery_replace(delivery_id=delivery_id, payload=payload, actor=actor, reason=reason)
+    except ValueError as exc:
+        text = str(exc) if isinstance(exc, InvalidEvent) else "This is no JSON."
+        return messages.ERROR, f"{text} Nothing was published."
+    except DecisionRefused as exc:
+        return messages.ERROR, str(exc)
+    return messages.SUCCESS, f"Event {made.event_id} was published in its place."
+
+
+def _tone(delivery: Delivery) -> Tone:
+    return TONES[delivery.state] if delivery.resolution in ("", "delivered") else "plain"
