@@ -230,6 +230,8 @@ OUTBOX_RELAY_COMPANIONS: list[str] = [
     "operations.long_actions.runner.operations_run_once",
     "projections.runner.projections_run_once",
 ]
+# Modules whose functions handle what ``manage.py kafka_worker`` consumes.
+KAFKA_HANDLERS: list[str] = []
 PROJECTIONS: list[str] = [
     "customers.readmodels.directory.CustomerDirectory",
     "customers.readmodels.activity.CustomerActivity",

@@ -1,0 +1,1 @@
+"""Kafka in: handlers of consumed messages, each with its effect exactly once."""
