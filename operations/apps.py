@@ -25,12 +25,14 @@ class OperationsConfig(AppConfig):
         from operations.conf import access_settings
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
+        from operations.idempotency.conf import idempotency_settings
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 
         # A bad setting stops the start, not the first use.
         access_settings()
         alert_settings()
+        idempotency_settings()
         overview.register("Database", tile.database, permission="operations.scope_operations_read", order=80)
         overview.register("Troubles", troubles_tile.troubles, order=5)
         metrics.SCRAPED.register(DatabaseCollector())

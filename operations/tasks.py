@@ -6,6 +6,7 @@ from celery import shared_task
 
 from operations.alerts.checking import alerts_check_once
 from operations.alerts.sending import alerts_send_once
+from operations.idempotency.keys import keys_clean_once
 from operations.long_actions.runner import operations_run_once
 
 
@@ -25,3 +26,9 @@ def alerts_check() -> int:
 def alerts_send() -> int:
     """Tell whoever should know."""
     return alerts_send_once()
+
+
+@shared_task(name="operations.tasks.idempotency_clean")
+def idempotency_clean() -> int:
+    """Delete idempotency keys that have expired."""
+    return keys_clean_once()

@@ -248,7 +248,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["operations.permissions.HasScope"],
     "DEFAULT_PARSER_CLASSES": ["operations.json_bodies.StrictJsonParser"],
     "DEFAULT_RENDERER_CLASSES": ["operations.json_bodies.JsonRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "operations.idempotency.schema.IdempotentSchema",
     "EXCEPTION_HANDLER": "zenskar.problems.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "FORMAT_SUFFIX_KWARG": None,

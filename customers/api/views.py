@@ -26,10 +26,16 @@ from customers.errors import CustomerDeleted, CustomerNotFound
 from customers.models import Customer
 from customers.services import customer_create, customer_delete, customer_update
 from operations.errors import ScopeMissing
+from operations.idempotency.decorators import idempotent
 from operations.permissions import scopes_of
 from operations.scopes import Scope
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
+
+
+def _subject(body: dict[str, Any]) -> str:
+    """Whom an answer speaks of."""
+    return f"customer:{body['id']}"
 
 
 class CustomerView(APIView):
@@ -63,6 +69,7 @@ class CustomerListView(CustomerView):
             headers=_UNCACHED,
         )
 
+    @idempotent(subject=_subject)
     def post(self, request: Request) -> Response:
         values = _validated(CustomerCreate(data=request.data))
         customer = customer_create(**values, origin="api")
@@ -87,12 +94,15 @@ class CustomerDetailView(CustomerView):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **_UNCACHED})
         return answer
 
+    @idempotent(subject=_subject)
     def put(self, request: Request, customer_id: str) -> Response:
         return self._update(request, customer_id, CustomerReplace(data=request.data))
 
+    @idempotent(subject=_subject)
     def patch(self, request: Request, customer_id: str) -> Response:
         return self._update(request, customer_id, CustomerChange(data=request.data))
 
+    @idempotent()
     def delete(self, request: Request, customer_id: str) -> Response:
         versions = versions_of_if_match(request.headers.get("If-Match"))
         customer_delete(customer_id=id_of(customer_id), if_version=versions, origin="api")

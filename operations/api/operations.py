@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from operations.api import descriptions
 from operations.api.keyset import PageQuery, keyset_page, page_document
 from operations.audit import actor_of
+from operations.idempotency.decorators import idempotent
 from operations.long_actions.access import may_steer, require_kind
 from operations.long_actions.documents import item_document, kind_document, operation_document, plan_document
 from operations.long_actions.errors import OperationNotAllowed, OperationNotFound
@@ -78,6 +79,7 @@ class OperationListView(OperationView):
         page = keyset_page(rows, cursor=query.get("cursor"), size=query["page_size"], descending=True)
         return Response(page_document(request, page, [operation_document(row) for row in page.rows]))
 
+    @idempotent()
     def post(self, request: Request) -> Response:
         given = _validated(NewOperation(data=request.data))
         kind = kind_of(given["kind"])
@@ -127,6 +129,7 @@ class SteeringView(OperationView):
 
     verb: ClassVar[str]
 
+    @idempotent()
     def post(self, request: Request, operation_id: str) -> Response:
         given = _validated(Steering(data=request.data or {}))
         operation = _operation(operation_id)

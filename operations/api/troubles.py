@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 from operations.api import troubles_descriptions as descriptions
 from operations.api.keyset import SIZE, SIZE_LARGEST
 from operations.audit import actor_of
+from operations.idempotency.decorators import idempotent
 from operations.scopes import Scope
 from operations.serializers import StrictSerializer
 from operations.troubles.access import may_note, may_retry, may_view, sources_for
@@ -115,6 +116,7 @@ class GroupListView(TroubleView):
 class RetryView(TroubleView):
     """Has troubles tried again."""
 
+    @idempotent()
     def post(self, request: Request) -> Response:
         given = _validated(Retry(data=request.data))
         source = source_of(given["source"])
@@ -131,6 +133,7 @@ class RetryView(TroubleView):
 class NoteView(TroubleView):
     """Writes down who looks after a group."""
 
+    @idempotent()
     def put(self, request: Request) -> Response:
         given = _validated(Note(data=request.data))
         source = source_of(given.pop("source"))

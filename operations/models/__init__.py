@@ -5,6 +5,7 @@ from __future__ import annotations
 from operations.models.alert import Alert, AlertLevel, AlertNotice
 from operations.models.api_key import ApiKey
 from operations.models.audit import AuditEntry
+from operations.models.idempotency import IdempotencyKey
 from operations.models.login_attempts import LoginAttempts
 from operations.models.operation import ItemState, Operation, OperationItem, OperationState
 from operations.models.trouble_note import TroubleNote
@@ -15,6 +16,7 @@ __all__ = [
     "AlertNotice",
     "ApiKey",
     "AuditEntry",
+    "IdempotencyKey",
     "ItemState",
     "LoginAttempts",
     "Operation",

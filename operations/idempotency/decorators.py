@@ -1,0 +1,160 @@
+"""Decorators that make views and functions idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import orjson
+from django.db import Error
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from dbresilience.errors import CommitUnknown
+from dbresilience.transactions import run_in_transaction
+from operations.audit import actor_of
+from operations.idempotency.keys import Answer, HeldKey, Scope, key_begin
+from operations.idempotency.requests import HEADER, canonical_route, fingerprint_of, key_of_header
+from operations.json_bodies import JsonRenderer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REPLAYED: Final = "Idempotent-Replayed"
+KEPT: Final = frozenset({404, 409, 410, 412})
+"""Problems that the same request would meet again; others are forgotten, so that it can be mended and repeated."""
+
+
+def idempotent(*, subject: Callable[[Any], str] = lambda data: "") -> Callable[[F], F]:
+    """Makes a method of an API view honour ``Idempotency-Key``; without the header nothing changes.
+
+    The whole method runs in one transaction together with the record of its answer, and may run again like any such
+    transaction: it must do nothing but database work. A method that calls out uses ``operations.idempotency.keys``.
+
+    Args:
+        subject: from the body of the answer, whom it speaks of, so that it can be erased.
+    """
+
+    def decorate(method: F) -> F:
+        @wraps(method)
+        def handler(view: APIView, request: Request, *args: Any, **kwargs: Any) -> Any:
+            header = request.headers.get(HEADER)
+            if header is None:
+                return method(view, request, *args, **kwargs)
+            held = _begin(request, header)
+            if isinstance(held, Answer):
+                return _response(held, replayed=True)
+            return _carry_out(view, held, lambda: method(view, request, *args, **kwargs), subject)
+
+        handler.is_idempotent = True  # type: ignore[attr-defined]
+        return handler  # type: ignore[return-value]
+
+    return decorate
+
+
+def idempotent_function(name: str) -> Callable[[F], F]:
+    """Makes a function with keyword arguments honour ``idempotency_key`` and ``actor``; without a key nothing changes.
+
+    Arguments and result must be what orjson can write; a repeated call gets the result as JSON gives it back. The
+    function and the record of its result are one transaction. What it raises is not kept.
+
+    Args:
+        name: in the place of an address; unique.
+
+    Raises (when called):
+        KeyReused: the key was used with other arguments.
+        KeyInFlight: the same call is under way.
+    """
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def call(*, idempotency_key: str | None = None, actor: str = "system", **arguments: Any) -> Any:
+            if idempotency_key is None:
+                return function(**arguments)
+            key = key_of_header(idempotency_key)
+            said = orjson.loads(orjson.dumps(arguments, option=orjson.OPT_NON_STR_KEYS))
+            scope = Scope(actor=actor, key=key, method="CALL", route=name)
+            held = key_begin(scope, fingerprint_of("CALL", name, [], said))
+            if isinstance(held, Answer):
+                return orjson.loads(held.body)
+
+            def work() -> Any:
+                held.lock()
+                result = function(**arguments)
+                held.complete(Answer(status=200, body=orjson.dumps(result)))
+                return result
+
+            try:
+                return run_in_transaction(work)
+            except CommitUnknown:
+                raise
+            except BaseException:
+                _release(held)
+                raise
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _begin(request: Request, header: str) -> HeldKey | Answer:
+    key = key_of_header(header)
+    method, route = str(request.method), canonical_route(request.path_info)
+    scope = Scope(actor=actor_of(request), key=key, method=method, route=route[:500])
+    return key_begin(scope, fingerprint_of(method, route, request.query_params.lists(), request.data))
+
+
+def _carry_out(view: APIView, held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
+    def work() -> Answer:
+        held.lock()
+        answer = _answer(method(), subject)
+        held.complete(answer)
+        return answer
+
+    try:
+        return _response(run_in_transaction(work))
+    except CommitUnknown:
+        # The key stays in flight: whoever repeats it finds the answer, or that there is none.
+        raise
+    except Exception as exc:
+        try:
+            problem = _answer(view.handle_exception(exc), lambda data: "")
+        except BaseException:
+            _release(held)
+            raise
+        # A conflict that says when to come back is over by then.
+        if problem.status in KEPT and "Retry-After" not in problem.headers:
+            held.complete(problem)
+            return _response(problem)
+        _release(held)
+        raise
+
+
+def _release(held: HeldKey) -> None:
+    # While the database is away the key stays in flight, and is taken over when its lease is over.
+    with suppress(Error):
+        held.release()
+
+
+def _answer(response: Any, subject: Callable[[Any], str]) -> Answer:
+    """What is sent, rendered now: an answer whose body cannot be made must not be found after the commit."""
+    if not isinstance(response, Response):
+        return Answer(status=response.status_code, headers=dict(response.headers), body=bytes(response.content))
+    body = JsonRenderer().render(response.data)
+    headers = dict(response.headers)
+    if body:
+        headers["Content-Type"] = response.content_type or JsonRenderer.media_type
+    return Answer(status=response.status_code, headers=headers, body=body, subject=subject(response.data))
+
+
+def _response(answer: Answer, *, replayed: bool = False) -> HttpResponse:
+    response = HttpResponse(answer.body, status=answer.status)
+    del response.headers["Content-Type"]
+    for name, value in answer.headers.items():
+        response.headers[name] = value
+    if replayed:
+        response.headers[REPLAYED] = "true"
+    return response

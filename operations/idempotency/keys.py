@@ -1,0 +1,210 @@
+"""The life of a key: begun in a commit of its own, completed in the transaction of the work, kept, forgotten.
+
+Nothing is done twice. Of all requests with one key, one inserts the row; the others find it. Whoever has it locks the
+row at the beginning of its transaction and completes it at the end, both on the condition that the token is its own.
+If it dies, its transaction is rolled back by the server and its lock is gone; a later request may then take the row
+over with a new token. If it was only suspended before its transaction began, it finds another token and stops.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from django.db import connection
+
+from operations.idempotency.conf import idempotency_settings
+from operations.idempotency.errors import KeyInFlight, KeyReused
+
+CLEANED_AT_ONCE: Final = 1_000
+
+# Not waited for on disk: the commit of the work comes later in the same log of writes, so whenever that one is on disk
+# this one is too; and a key without work may as well be forgotten by a crash.
+BEGIN_SQL: Final = """
+WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+INSERT INTO operations_idempotency (actor, key, method, route, fingerprint, token, lease_until, expires_at)
+SELECT %(actor)s, %(key)s, %(method)s, %(route)s, %(fingerprint)s, %(token)s,
+       clock_timestamp() + make_interval(secs => %(lease)s), clock_timestamp() + make_interval(secs => %(life)s)
+  FROM quick
+ON CONFLICT (actor, key, method, route) DO NOTHING
+RETURNING id
+"""
+FIND_SQL: Final = """
+SELECT id, fingerprint, status, headers::text, body, expires_at < clock_timestamp(),
+       extract(epoch FROM lease_until - clock_timestamp())
+  FROM operations_idempotency
+ WHERE actor = %(actor)s AND key = %(key)s AND method = %(method)s AND route = %(route)s
+"""
+# Only where no transaction holds the row: then whoever had it is dead or has not begun, and its token is void from now.
+TAKE_OVER_SQL: Final = """
+UPDATE operations_idempotency
+   SET token = %(token)s, lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+ WHERE id = (SELECT id FROM operations_idempotency
+              WHERE id = %(id)s AND status IS NULL AND lease_until <= clock_timestamp() FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+EXPIRE_SQL: Final = """
+DELETE FROM operations_idempotency
+ WHERE id = (SELECT id FROM operations_idempotency
+              WHERE id = %(id)s AND expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED)
+"""
+LOCK_SQL: Final = """
+SELECT 1 FROM operations_idempotency WHERE id = %(id)s AND token = %(token)s AND status IS NULL FOR NO KEY UPDATE
+"""
+COMPLETE_SQL: Final = """
+UPDATE operations_idempotency
+   SET status = %(status)s, headers = %(headers)s::jsonb, body = %(body)s, subject = %(subject)s
+ WHERE id = %(id)s AND token = %(token)s AND status IS NULL
+"""
+# If the transaction of the work is still open somewhere, its answer lost, the row is locked and left as it is.
+RELEASE_SQL: Final = """
+DELETE FROM operations_idempotency
+ WHERE id = (SELECT id FROM operations_idempotency
+              WHERE id = %(id)s AND token = %(token)s AND status IS NULL FOR UPDATE SKIP LOCKED)
+"""
+CLEAN_SQL: Final = """
+DELETE FROM operations_idempotency
+ WHERE id IN (SELECT id FROM operations_idempotency WHERE expires_at < clock_timestamp()
+               ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+"""
+FORGET_SQL: Final = """
+DELETE FROM operations_idempotency WHERE subject = %(subject)s AND status IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a key is valid for: the same key of another caller, or for another address, is another key."""
+
+    actor: str
+    key: str
+    method: str
+    route: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer that is kept.
+
+    Attributes:
+        status: of the answer.
+        headers: of the answer.
+        body: as it is sent.
+        subject: whom it speaks of, as ``customer:0190…``, so that it can be erased; empty if of nobody.
+    """
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A key whose request is ours to carry out."""
+
+    id: int
+    token: uuid.UUID
+
+    def lock(self) -> None:
+        """Begin the work, first in its transaction.
+
+        Raises:
+            KeyInFlight: another request took the key over.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(LOCK_SQL, {"id": self.id, "token": self.token})
+            if cursor.fetchone() is None:
+                raise KeyInFlight(headers={"Retry-After": "1"})
+
+    def complete(self, answer: Answer) -> None:
+        """Write the answer, last in the transaction of the work.
+
+        Raises:
+            KeyInFlight: another request took the key over; the transaction must be rolled back.
+        """
+        values: dict[str, Any] = {"id": self.id, "token": self.token, "status": answer.status, "body": answer.body}
+        values |= {"headers": orjson.dumps(dict(answer.headers)).decode(), "subject": answer.subject[:200]}
+        with connection.cursor() as cursor:
+            cursor.execute(COMPLETE_SQL, values)
+            if cursor.rowcount != 1:
+                raise KeyInFlight(headers={"Retry-After": "1"})
+
+    def release(self) -> None:
+        """Forget the key, after work that left nothing: the next request with it begins anew."""
+        with connection.cursor() as cursor:
+            cursor.execute(RELEASE_SQL, {"id": self.id, "token": self.token})
+
+
+def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
+    """Begin a request with a key, outside of any transaction.
+
+    Args:
+        scope: what the key is valid for.
+        fingerprint: of all that was sent.
+
+    Returns:
+        The key, if the request is ours to carry out, else the answer that it had.
+
+    Raises:
+        KeyReused: the key was used for another request.
+        KeyInFlight: the same request is being carried out.
+    """
+    config = idempotency_settings()
+    token = uuid.uuid4()
+    values: dict[str, Any] = {
+        "actor": scope.actor[:200],
+        "key": scope.key,
+        "method": scope.method,
+        "route": scope.route,
+        "fingerprint": fingerprint,
+        "token": token,
+        "lease": config.lease,
+        "life": config.life,
+    }
+    with connection.cursor() as cursor:
+        # A row that expires, or is released, between the two statements sends us round again; nobody is that unlucky
+        # for long.
+        for _ in range(10):
+            cursor.execute(BEGIN_SQL, values)
+            if (row := cursor.fetchone()) is not None:
+                return HeldKey(row[0], token)
+            cursor.execute(FIND_SQL, values)
+            if (found := cursor.fetchone()) is None:
+                continue
+            key, known, status, headers, body, is_expired, lease = found
+            if is_expired:
+                cursor.execute(EXPIRE_SQL, {"id": key})
+                if cursor.rowcount:
+                    continue
+            if known != fingerprint:
+                raise KeyReused
+            if status is not None:
+                return Answer(status=status, headers=orjson.loads(headers), body=bytes(body))
+            cursor.execute(TAKE_OVER_SQL, {"id": key, "token": token, "lease": config.lease})
+            if cursor.fetchone() is not None:
+                return HeldKey(key, token)
+            raise KeyInFlight(headers={"Retry-After": str(max(1, round(float(lease))))})
+    raise KeyInFlight(headers={"Retry-After": "1"})
+
+
+def keys_clean_once() -> int:
+    """Delete keys that have expired, in small batches; how many."""
+    cleaned = 0
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(CLEAN_SQL, {"limit": CLEANED_AT_ONCE})
+            count = int(cursor.rowcount)
+            cleaned += count
+            if count < CLEANED_AT_ONCE:
+                return cleaned
+
+
+def answers_forget(*, subject: str) -> int:
+    """Delete the kept answers that speak of somebody, in the transaction under way; how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(FORGET_SQL, {"subject": subject})
+        return int(cursor.rowcount)

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+
+from customers.models import Customer
+from operations.idempotency.decorators import idempotent_function
+from operations.idempotency.errors import KeyInFlight, KeyReused
+from operations.idempotency.keys import HeldKey, Scope, answers_forget, key_begin, keys_clean_once
+from operations.keys import IssuedKey, apikey_create
+from operations.models import IdempotencyKey
+from outbox.models import StoredEvent
+from tests.customers.races import in_threads
+from tests.operations.conftest import api, issued
+from tests.outbox.database import database_url
+
+__all__ = ["api", "issued"]
+pytestmark = [pytest.mark.feature("C10"), pytest.mark.django_db(transaction=True)]
+
+URL = "/api/v1/customers/"
+BODY = {"name": "Ann", "email": "ann@example.com"}
+
+
+def send(client: Client, key: str, body: Any = None, *, url: str = URL, method: str = "POST", **headers: str) -> Any:
+    text = json.dumps(BODY if body is None else body)
+    return client.generic(
+        method, url, text, content_type="application/json", headers={"Idempotency-Key": key, **headers}
+    )
+
+
+def lease_over() -> None:
+    IdempotencyKey.objects.update(lease_until="2020-01-01T00:00:00Z")
+
+
+def test_it_does_once_what_is_asked_twice(api: Client) -> None:
+    first, again = send(api, "k"), send(api, '"k"')
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.content == again.content
+    for name in ("Location", "ETag", "Content-Type", "Cache-Control"):
+        assert first[name] == again[name]
+    assert "Idempotent-Replayed" not in first
+    assert again["Idempotent-Replayed"] == "true"
+    assert Customer.objects.count() == StoredEvent.objects.count() == 1
+
+
+def test_it_knows_the_request_by_any_spelling_of_its_address(api: Client) -> None:
+    answers = [send(api, "k", url=url) for url in (URL, "/api/v1/customers", "/customers/", "/customers")]
+
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert Customer.objects.count() == 1
+
+
+def test_it_does_once_what_fifty_ask_at_the_same_time(issued: IssuedKey) -> None:
+    answers: list[Any] = []
+
+    refused: list[Any] = []
+
+    def ask() -> None:
+        client = Client(headers={"Authorization": issued.authorization})
+        while (answer := send(client, "k")).status_code == 409:
+            refused.append(answer)
+        answers.append(answer)
+
+    # The pool has fifty: this thread's own goes back to it.
+    connection.close()
+    assert in_threads(*[ask] * 50) == []
+
+    assert len(answers) == 50
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert [answer.get("Idempotent-Replayed") for answer in answers].count("true") == 49
+    assert Customer.objects.count() == StoredEvent.objects.count() == 1
+    assert all(answer.json()["code"] == "idempotency_key_in_flight" and answer["Retry-After"] for answer in refused)
+
+
+def test_it_refuses_another_request_with_the_same_key(api: Client) -> None:
+    send(api, "k")
+
+    answer = send(api, "k", {**BODY, "name": "Bob"})
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    assert answer["Content-Type"] == "application/problem+json"
+    assert Customer.objects.get().name == "Ann"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é", 'a"b', "a,b"])
+def test_it_refuses_malformed_keys(api: Client, key: str) -> None:
+    answer = send(api, key)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
+    assert not Customer.objects.exists()
+
+
+def test_it_keeps_the_keys_of_callers_apart(api: Client) -> None:
+    other = apikey_create(name="other", scopes=["customers:read", "customers:write"])
+
+    send(api, "k")
+    answer = send(Client(headers={"Authorization": other.authorization}), "k", {"name": "Bob"})
+
+    assert (answer.status_code, answer.json()["name"]) == (201, "Bob")
+
+
+def test_it_keeps_the_keys_of_addresses_apart(api: Client) -> None:
+    place = send(api, "k")["Location"].removeprefix("http://testserver")
+
+    changed = send(api, "k", {"name": "Bob"}, url=place, method="PATCH")
+    deleted = send(api, "k", {}, url=place, method="DELETE")
+    again = send(api, "k", {}, url=place, method="DELETE")
+
+    assert [changed.status_code, deleted.status_code, again.status_code] == [200, 204, 204]
+    assert again["Idempotent-Replayed"] == "true"
+    assert again.content == b""
+    assert StoredEvent.objects.count() == 3
+
+
+def test_it_replays_an_answer_that_is_no_longer_so(api: Client) -> None:
+    place = send(api, "k")["Location"].removeprefix("http://testserver")
+    first = send(api, "p", {"name": "Bob"}, url=place, method="PATCH")
+    send(api, "q", {"name": "Cy"}, url=place, method="PATCH")
+
+    again = send(api, "p", {"name": "Bob"}, url=place, method="PATCH")
+
+    assert again.content == first.content
+    assert Customer.objects.get().name == "Cy"
+
+
+def test_it_keeps_problems_that_would_come_again(api: Client) -> None:
+    place = f"{URL}019a8f6e-6a1b-7c3d-9e4f-5a6b7c8d9e0f/"
+    customer = send(api, "a")["Location"].removeprefix("http://testserver")
+
+    taken = [send(api, "k") for _ in range(2)]
+    missing = [send(api, "k", {"name": "x"}, url=place, method="PATCH") for _ in range(2)]
+    headers = {"If-Match": '"0-0"'}
+    stale = [send(api, "k", {"name": "x"}, url=customer, method="PATCH", **headers) for _ in range(2)]
+
+    assert [answer.status_code for answer in taken + missing + stale] == [409, 409, 404, 404, 412, 412]
+    for first, again in (taken, missing, stale):
+        assert first.content == again.content
+        assert again["Idempotent-Replayed"] == "true"
+        assert again["Content-Type"] == "application/problem+json"
+
+
+def test_it_forgets_what_can_be_mended(api: Client) -> None:
+    wrong = send(api, "k", {"name": ""})
+
+    mended = send(api, "k")
+
+    assert (wrong.status_code, mended.status_code) == (400, 201)
+    assert "Idempotent-Replayed" not in mended
+
+
+def test_it_forgets_what_went_wrong_here(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("customers.api.views.customer_representation", broken)
+        api.raise_request_exception = False
+        failed = send(api, "k")
+    again = send(api, "k")
+
+    assert (failed.status_code, again.status_code) == (500, 201)
+    assert Customer.objects.count() == StoredEvent.objects.count() == 1
+
+
+def test_it_says_that_a_request_is_in_flight_and_never_takes_it_over(
+    api: Client, issued: IssuedKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    complete = HeldKey.complete
+
+    def slow(self: HeldKey, answer: Any) -> None:
+        reached.set()
+        assert go_on.wait(20)
+        complete(self, answer)
+
+    monkeypatch.setattr(HeldKey, "complete", slow)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(send(Client(headers={"Authorization": issued.authorization}), "k"))
+
+    first = threading.Thread(target=lambda: in_threads(ask))
+    first.start()
+    assert reached.wait(10)
+    other = send(api, "k", {"name": "Bob"})
+    early = send(api, "k")
+    monkeypatch.setattr("operations.idempotency.keys.TAKE_OVER_SQL", TAKE_OVER_ANYWAY)
+    late = send(api, "k")
+    go_on.set()
+    first.join(20)
+
+    assert [other.status_code, early.status_code, late.status_code] == [422, 409, 409]
+    assert early["Retry-After"]
+    assert answers[0].status_code == 201
+    assert Customer.objects.count() == 1
+
+
+# As if its lease had run out while its transaction is open.
+TAKE_OVER_ANYWAY = """
+UPDATE operations_idempotency SET token = %(token)s
+ WHERE id = (SELECT id FROM operations_idempotency
+              WHERE id = %(id)s AND status IS NULL AND %(lease)s > 0 FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+
+
+def test_it_stops_a_request_that_was_taken_over_before_it_began(issued: IssuedKey) -> None:
+    scope = Scope(actor="a", key="k", method="POST", route="/x")
+    suspended = key_begin(scope, "0" * 64)
+    lease_over()
+    taken = key_begin(scope, "0" * 64)
+
+    assert isinstance(suspended, HeldKey)
+    assert isinstance(taken, HeldKey)
+    with pytest.raises(KeyInFlight):
+        suspended.lock()
+    taken.lock()
+
+
+# A web process of its own that kills itself: before the commit of the effect and its answer, or after it.
+DYING = """
+import os, signal, sys, django
+django.setup()
+from django.db import connection
+from django.test import Client
+from operations.idempotency import decorators
+from operations.idempotency.keys import HeldKey
+from tests.customers.test_idempotency import send
+
+die = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "before":
+    HeldKey.complete = die
+else:
+    decorators._response = die
+send(Client(headers={"Authorization": sys.argv[1]}), "k")
+"""
+
+
+@pytest.mark.parametrize(("moment", "replayed"), [("before", False), ("after", True)])
+def test_it_gives_the_right_answer_after_its_process_was_killed(
+    api: Client, issued: IssuedKey, moment: str, replayed: bool
+) -> None:
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "zenskar.settings", "DATABASE_URL": database_url()}
+    ended = subprocess.run(
+        [sys.executable, "-c", DYING, issued.authorization, moment], env=environment, capture_output=True, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert Customer.objects.count() == (1 if replayed else 0)
+
+    early = send(api, "k")
+    lease_over()
+    late = send(api, "k")
+
+    assert [early.status_code, late.status_code] == ([201, 201] if replayed else [409, 201])
+    assert ("Idempotent-Replayed" in late) is replayed
+    assert Customer.objects.count() == StoredEvent.objects.count() == 1
+    assert late.json()["id"] == str(Customer.objects.get().pk)
+
+
+def test_it_forgets_keys_when_they_expire(api: Client) -> None:
+    send(api, "k")
+    place = Customer.objects.get()
+    IdempotencyKey.objects.update(expires_at="2020-01-01T00:00:00Z")
+
+    anew = send(api, "k", {"name": "Bob"})
+    IdempotencyKey.objects.update(expires_at="2020-01-01T00:00:00Z")
+
+    assert anew.status_code == 201
+    assert Customer.objects.exclude(pk=place.pk).get().name == "Bob"
+    assert keys_clean_once() == 1
+    assert not IdempotencyKey.objects.exists()
+
+
+def test_it_can_forget_what_speaks_of_a_person(api: Client) -> None:
+    customer = send(api, "k").json()["id"]
+    place = f"{URL}{customer}/"
+    send(api, "p", {"name": "Bob"}, url=place, method="PATCH")
+    send(api, "q", {"name": "Cy"})
+
+    assert answers_forget(subject=f"customer:{customer}") == 2
+    assert IdempotencyKey.objects.count() == 1
+
+
+def test_it_makes_functions_idempotent_too() -> None:
+    @idempotent_function("tests.create")
+    def create(*, name: str) -> dict[str, str]:
+        return {"id": str(Customer.objects.create(name=name).pk)}
+
+    first = create(name="Ann", idempotency_key="k", actor="a")
+    again = create(name="Ann", idempotency_key="k", actor="a")
+    create(name="Ann", idempotency_key="k", actor="b")
+    create(name="Ann")
+
+    assert first == again
+    assert Customer.objects.count() == 3
+    with pytest.raises(KeyReused):
+        create(name="Bob", idempotency_key="k", actor="a")
+
+
+def test_it_forgets_a_call_that_raised() -> None:
+    calls: list[str] = []
+
+    @idempotent_function("tests.fails_once")
+    def fails_once(*, name: str) -> str:
+        Customer.objects.create(name=name)
+        calls.append(name)
+        if len(calls) == 1:
+            raise ValueError(name)
+        return name
+
+    with pytest.raises(ValueError, match="Ann"):
+        fails_once(name="Ann", idempotency_key="k")
+
+    assert fails_once(name="Ann", idempotency_key="k") == "Ann"
+    assert Customer.objects.count() == 1
+
+
+def test_it_honours_keys_at_the_operators_addresses(api: Client) -> None:
+    body = {"kind": "outbox.replay", "filter": {"code": "x"}, "reason": "r"}
+
+    answers = [send(api, "k", body, url="/api/v1/admin/operations/") for _ in range(2)]
+
+    assert answers[0].content == answers[1].content
+    assert answers[1]["Idempotent-Replayed"] == "true"
