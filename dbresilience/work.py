@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -24,6 +25,11 @@ _names: dict[int, str] = {}
 _operations: dict[int, list[LongOperation]] = {}
 
 
+def process_role() -> str:
+    """What this process is; asked at every checkout, so it is worked out once for the arguments it has."""
+    return _role_known(tuple(sys.argv))
+
+
 def role_of(arguments: Sequence[str]) -> str:
     """What a process is, by how it was started: ``manage.py relay``, ``celery worker``, ``gunicorn``.
 
@@ -37,6 +43,11 @@ def role_of(arguments: Sequence[str]) -> str:
     words = arguments[1:2] if name == "manage.py" else [word for word in arguments[1:] if word in _CELERYS]
     command = next((word for word in words if not word.startswith("-")), "") if name in ("manage.py", "celery") else ""
     return f"{name} {command}".strip()[:60]
+
+
+@lru_cache(maxsize=8)
+def _role_known(arguments: tuple[str, ...]) -> str:
+    return role_of(arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ def long_operation_of(thread: int) -> LongOperation | None:
 
 def work_of(thread: int) -> str:
     """What a thread is at: ``request GET /path``, ``task name[id]`` or the process's role; never a query string."""
-    return _names.get(thread) or role_of(sys.argv) or "process"
+    return _names.get(thread) or process_role() or "process"
 
 
 def connect_signals() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from psycopg.types.json import Jsonb
 
 from dbresilience.monitor.connection import MonitorConnection
-from dbresilience.work import role_of
+from dbresilience.work import process_role
 
 PoolReader = Callable[[], Sequence[Any]]
 
@@ -50,5 +50,5 @@ def process_report(connection: MonitorConnection) -> int:
     pools = pools_of_this_process()
     if not pools:
         return 0
-    report = {"process": process_name(), "role": role_of(sys.argv), "pools": Jsonb(pools)}
+    report = {"process": process_name(), "role": process_role(), "pools": Jsonb(pools)}
     return connection.execute(REPORT_SQL, report).rowcount

@@ -32,7 +32,7 @@ from dbresilience.postgresql.pool import Pool
 from dbresilience.postgresql.schema import DatabaseSchemaEditor
 from dbresilience.postgresql.stats import open_pools, pool_stats, pools
 from dbresilience.postgresql.watcher import Watcher
-from dbresilience.work import long_operation_of, role_of
+from dbresilience.work import long_operation_of, process_role
 
 GRACE: Final = 5.0
 """Seconds by which the client's patience is longer than the server's time-out, which ends a statement more gently."""
@@ -246,7 +246,7 @@ def _limits(config: PoolSettings, options: str) -> tuple[dict[str, Any], dict[st
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         # Who it is, in pg_stat_activity.
-        "fallback_application_name": role_of(sys.argv),
+        "fallback_application_name": process_role(),
     }
     # PgBouncer refuses such options, and a session's settings would be somebody else's a moment later: there the
     # client's patience alone ends a statement.
