@@ -11,8 +11,22 @@ class ProjectionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from projections import checks  # noqa: F401 - registers itself
+        from operations import overview
+        from operations.alerts import sources as alert_sources
+        from operations.long_actions.kinds import register
+        from operations.metrics import SCRAPED
+        from operations.troubles import sources
+        from projections import alerts, checks  # noqa: F401 - the checks register themselves
         from projections.conf import projection_settings
+        from projections.console.tile import read_models
+        from projections.metrics import ProjectionsCollector
+        from projections.replaying import ReplayKind
+        from projections.troubles import ManualFailures
 
         # A bad setting stops the start, not the first use.
         projection_settings()
+        register(ReplayKind())
+        overview.register("Read models", read_models, permission="projections.view_build", order=25)
+        sources.register(ManualFailures())
+        SCRAPED.register(ProjectionsCollector())
+        alert_sources.register("projections", alerts.conditions)

@@ -7,6 +7,8 @@ after another one claimed the build finds another epoch and changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,14 +40,16 @@ UPDATE projections_build AS b
        seen_at = clock_timestamp(),
        strikes = least(b.strikes + CASE WHEN b.owner IN ('', %(owner)s) THEN 0 ELSE 1 END, 100)
   FROM free WHERE b.id = free.id
-RETURNING b.epoch, b.cursor, b.strikes
+RETURNING b.epoch, b.cursor, b.strikes, EXISTS (SELECT FROM projections_detour d WHERE d.build_id = b.id)
 """
 RELEASE_SQL: Final = """
 UPDATE projections_build SET owner = '', lease_until = clock_timestamp() WHERE id = %(build)s AND epoch = %(epoch)s
 """
-# The fence: the row is locked until the transaction ends, so rows and checkpoint change together or not at all.
+# The fence: the row is locked until the transaction ends, so rows and checkpoint change together or not at all. A
+# worker that is suspended with the lock in its hands is cut off by the server.
 FENCE_SQL: Final = """
-SELECT cursor, EXISTS (SELECT FROM projections_detour d WHERE d.build_id = b.id)
+SELECT cursor, EXISTS (SELECT FROM projections_detour d WHERE d.build_id = b.id),
+       set_config('idle_in_transaction_session_timeout', %(idle)s, true)
   FROM projections_build b WHERE id = %(build)s AND epoch = %(epoch)s AND state <> 'retired' FOR UPDATE
 """
 # Moves the checkpoint under the fence's lock, and renews the lease on the way.
@@ -75,6 +79,7 @@ class HeldBuild:
         epoch: of our claim.
         cursor: the last position that is done with, as the database has it.
         strikes: leases on it that ended badly, until the place where that happened was passed.
+        detours: whether aggregates of it were on a detour when its row was locked last. Only its holder makes detours.
         careful: positions that are still to be read in small steps before that place is passed for sure.
     """
 
@@ -83,6 +88,7 @@ class HeldBuild:
     epoch: int
     cursor: int
     strikes: int
+    detours: bool = True
     careful: int = 0
 
 
@@ -148,22 +154,29 @@ def build_release(held: HeldBuild) -> None:
         cursor.execute(RELEASE_SQL, {"build": held.id, "epoch": held.epoch})
 
 
-def build_fence(held: HeldBuild) -> bool:
-    """Lock the build's row for the rest of the transaction; whether aggregates of it are on a detour.
+@contextmanager
+def build_fenced(held: HeldBuild, *, seconds: float) -> Iterator[None]:
+    """A transaction, or a savepoint of the current one, in which the build's row is locked and surely ours.
+
+    Args:
+        held: the build.
+        seconds: the session may not idle longer than that meanwhile.
 
     Raises:
         LeaseLost: somebody else has claimed it, or moved it on.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(FENCE_SQL, {"build": held.id, "epoch": held.epoch})
-        row = cursor.fetchone()
-    if row is None or row[0] != held.cursor:
-        raise LeaseLost(LeaseLost.__doc__)
-    return bool(row[1])
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(FENCE_SQL, {"build": held.id, "epoch": held.epoch, "idle": str(int(seconds * 1000))})
+            row = cursor.fetchone()
+        if row is None or row[0] != held.cursor:
+            raise LeaseLost(LeaseLost.__doc__)
+        held.detours = row[1]
+        yield
 
 
 def build_move(held: HeldBuild, progress: Progress, *, seconds: float) -> None:
-    """Move the checkpoint; the fence must have been passed in this transaction."""
+    """Move the checkpoint; within ``build_fenced``."""
     values: dict[str, Any] = {
         "build": held.id,
         "cursor": progress.cursor,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db.models import TextChoices
 
+from operations.errors import ProblemError
+
 
 class ErrorClass(TextChoices):
     """Why an event could not be applied.
@@ -24,8 +26,12 @@ class ProjectionError(Exception):
     """The engine refused, or could not do, what it was asked."""
 
 
-class UnknownProjection(ProjectionError, LookupError):
-    """PROJECTIONS lists no projection of this name."""
+class UnknownProjection(ProblemError, LookupError):
+    """There is no projection of this name."""
+
+    status = 404
+    code = "unknown_projection"
+    title = "Unknown projection"
 
 
 class ApplyError(ProjectionError):

@@ -15,9 +15,8 @@ from django.db import connection
 
 from outbox.events import Event
 from outbox.reading import Waiting, aggregates_read
-from outbox.settling import settling
 from projections.applying import Aggregate, Failed, events_apply, those_through
-from projections.builds import HeldBuild, Progress, build_fence, build_move
+from projections.builds import HeldBuild, Progress, build_fenced, build_move
 from projections.failures import LADDER, failures_record
 from projections.projection import Batch
 
@@ -115,8 +114,7 @@ def retries_serve(held: HeldBuild, *, batch: int, seconds: float) -> int:
     counted = False
     if held.strikes:
         counted = _count_start(held, seconds)
-    with settling(seconds):
-        build_fence(held)
+    with build_fenced(held, seconds=seconds):
         served = _due(held, 1 if held.strikes else MOST_AT_ONCE)
         if not served:
             return 1 if counted else 0
@@ -126,8 +124,7 @@ def retries_serve(held: HeldBuild, *, batch: int, seconds: float) -> int:
 
 def _count_start(held: HeldBuild, seconds: float) -> bool:
     """Count the attempt at the first due detour, and leave it to a person if there were too many."""
-    with settling(seconds):
-        build_fence(held)
+    with build_fenced(held, seconds=seconds):
         served = _due(held, 1)
         if not served or not served[0].event_id:
             return False

@@ -18,16 +18,15 @@ import structlog
 from django.db import Error, connection
 
 from outbox.events import Event
-from outbox.ordered import OrderedRead, default_per_lane, ordered_read
+from outbox.ordered import END, OrderedRead, default_per_lane, ordered_read
 from outbox.sequencing import Sequencer
-from outbox.settling import settling
 from outbox.subscribers import Deadline
 from projections.applying import Aggregate, Failed, events_apply, those_through
 from projections.builds import (
     HeldBuild,
     Progress,
     build_claim,
-    build_fence,
+    build_fenced,
     build_move,
     build_release,
     build_start,
@@ -98,11 +97,11 @@ class BuildRunner:
             build_release(self._held)
             self._held = None
 
-    def step(self, *, upto: int | None = None) -> int:
+    def step(self, *, upto: int = END) -> int:
         """Serve what is due, apply one batch; how much was done.
 
         Args:
-            upto: the last position to apply; None goes on to the head.
+            upto: the last position to apply.
 
         Raises:
             LeaseLost: somebody else has claimed the build; nothing of the batch was kept.
@@ -113,74 +112,19 @@ class BuildRunner:
             raise LeaseLost("The build was never claimed.")
         try:
             self._prepare_session()
-            done = retries_serve(held, batch=self._batch, seconds=self._seconds)
+            done = retries_serve(held, batch=self._batch, seconds=self._seconds) if held.detours else 0
             return done + self._next(held, upto)
         except BaseException:
             # What is in memory may differ from what was committed.
             self._held = None
             raise
 
-    def _next(self, held: HeldBuild, upto: int | None) -> int:
+    def _next(self, held: HeldBuild, upto: int) -> int:
         limit = max(1, self._batch >> min(2 * held.strikes, 30))
-        more = {} if upto is None else {"upto": upto}
-        read = ordered_read(
-            after=held.cursor,
-            limit=limit,
-            topics=held.projection.topics,
-            per_lane=min(limit, self._per_lane),
-            **more,
-        )
+        read = batch_apply(held, limit=limit, per_lane=min(limit, self._per_lane), seconds=self._seconds, upto=upto)
         # A hot aggregate fills its lane alone: more places of a lane at a time, until that was enough.
         self._per_lane = min(self._batch, self._per_lane * 2) if read.crowded else default_per_lane(self._batch)
-        if read.reached == held.cursor:
-            return 0
-        calm = held.careful <= read.places or read.places < limit
-        killer = self._killer(held, read)
-        began = time.monotonic()
-        with settling(self._seconds):
-            events = self._unblocked(held, read.events) if build_fence(held) else read.events
-            failures = [killer] if killer else events_apply(held.projection, held.id, events) if events else []
-            through = [] if killer else those_through(events, failures)
-            manual = failures_record(held.projection, held.id, failures)
-            last = read.events[-1] if read.events else None
-            progress = Progress(
-                read.reached,
-                len(through),
-                len(failures),
-                last.id if last else None,
-                last.type if last else None,
-                calm=calm,
-            )
-            build_move(held, progress, seconds=self._seconds)
-            if events:
-                seconds = time.monotonic() - began
-                batch_measure(held.id, events=len(through), failures=len(failures), seconds=seconds)
-        held.cursor = read.reached
-        held.careful = 0 if calm else held.careful - read.places
-        held.strikes = 0 if calm else held.strikes
-        if failures:
-            log.warning(
-                "projection_events_failed",
-                projection=held.projection.name,
-                build=held.id,
-                failed=len(failures),
-                manual=manual,
-            )
         return read.places
-
-    def _killer(self, held: HeldBuild, read: OrderedRead) -> Failed | None:
-        """The failure of an event that has cost workers their life; counted before it is tried alone again."""
-        if not held.strikes or len(read.events) != 1:
-            return None
-        started = build_start(held)
-        if started == 0:
-            raise LeaseLost(LeaseLost.__doc__)
-        return Failed(read.events[0], ErrorClass.POISON, *CRASHED) if started > CRASHES else None
-
-    @staticmethod
-    def _unblocked(held: HeldBuild, events: list[Event]) -> list[Event]:
-        waiting = aggregates_waiting(held.id, {event.aggregate for event in events})
-        return [event for event in events if event.aggregate not in waiting]
 
     def _prepare_session(self) -> None:
         if connection.connection is None or connection.connection is not self._session:
@@ -188,6 +132,60 @@ class BuildRunner:
             with connection.cursor() as cursor:
                 cursor.execute("SET jit = off")
             self._session = connection.connection
+
+
+def batch_apply(
+    held: HeldBuild, *, limit: int, seconds: float, per_lane: int | None = None, upto: int = END
+) -> OrderedRead:
+    """Apply the next events and move the checkpoint, in one transaction or a savepoint of the current one.
+
+    Args:
+        held: the build; its checkpoint is moved here as well.
+        limit: positions at most.
+        seconds: length of the lease, which this renews.
+        per_lane: places of one lane at a time.
+        upto: the last position to apply.
+
+    Raises:
+        LeaseLost: somebody else has claimed the build; nothing of the batch was kept.
+        django.db.Error: the database is in trouble; nothing of the batch was kept.
+    """
+    projection = held.projection
+    read = ordered_read(after=held.cursor, limit=limit, topics=projection.topics, per_lane=per_lane, upto=upto)
+    if read.reached == held.cursor:
+        return read
+    calm = held.careful <= read.places or read.places < limit
+    kills = _kills(held, read)
+    began = time.monotonic()
+    with build_fenced(held, seconds=seconds):
+        events = _unblocked(held, read.events) if held.detours else read.events
+        if kills and events:
+            failures = [Failed(events[0], ErrorClass.POISON, *CRASHED)]
+        else:
+            failures = events_apply(projection, held.id, events) if events else []
+        through = those_through(events, failures)
+        manual = failures_record(projection, held.id, failures)
+        last = read.events[-1] if read.events else None
+        progress = Progress(
+            read.reached,
+            len(through),
+            len(failures),
+            last.id if last else None,
+            last.type if last else None,
+            calm=calm,
+        )
+        build_move(held, progress, seconds=seconds)
+        if events:
+            batch_measure(held.id, events=len(through), failures=len(failures), seconds=time.monotonic() - began)
+    held.cursor = read.reached
+    held.detours = held.detours or bool(failures)
+    held.careful = 0 if calm else held.careful - read.places
+    held.strikes = 0 if calm else held.strikes
+    if failures:
+        log.warning(
+            "projection_events_failed", projection=projection.name, build=held.id, failed=len(failures), manual=manual
+        )
+    return read
 
 
 def aggregates_waiting(build_id: int, aggregates: set[Aggregate]) -> set[Aggregate]:
@@ -203,6 +201,21 @@ def aggregates_waiting(build_id: int, aggregates: set[Aggregate]) -> set[Aggrega
     with connection.cursor() as cursor:
         cursor.execute(WAITING_SQL, values)
         return {(row[0], row[1]) for row in cursor.fetchall()}
+
+
+def _kills(held: HeldBuild, read: OrderedRead) -> bool:
+    """Whether the one event that was read has cost too many workers their life; counted before it is tried again."""
+    if not held.strikes or len(read.events) != 1:
+        return False
+    started = build_start(held)
+    if started == 0:
+        raise LeaseLost(LeaseLost.__doc__)
+    return started > CRASHES
+
+
+def _unblocked(held: HeldBuild, events: list[Event]) -> list[Event]:
+    waiting = aggregates_waiting(held.id, {event.aggregate for event in events})
+    return [event for event in events if event.aggregate not in waiting]
 
 
 class _Thread(threading.local):

@@ -31,6 +31,7 @@ PRODUCTION = {
     "STRIPE_API_KEY": "sk_test_" + secrets.token_hex(12),
     "STRIPE_WEBHOOK_SECRET": "whsec_" + secrets.token_hex(16),
     "METRICS_TOKEN": secrets.token_hex(20),
+    "PETSTORE": "true",
 }
 """A complete production environment: what `check --deploy` is asked about."""
 

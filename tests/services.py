@@ -66,6 +66,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         SECRET_KEY="tests-only-" + "0" * 50,
         ALLOWED_HOSTS="*",
         HTTPS="false",
+        PETSTORE="true",
         # What a process observed is written when a test asks for it, not by a thread that outlives the test's database.
         DB_STATISTICS_INTERVAL="0",
         DATABASE_URL="postgresql://127.0.0.1:1/no",

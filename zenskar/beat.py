@@ -23,5 +23,6 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "alerts_check": _every(60, "operations.tasks.alerts_check"),
     "alerts_send": _every(5, "operations.tasks.alerts_send"),
     "idempotency_clean": _every(3600, "operations.tasks.idempotency_clean"),
+    "projections_health": _every(60, "projections.tasks.health_sample"),
     "database_sample": _every(60, "dbresilience.tasks.sample"),
 }

@@ -62,6 +62,10 @@ INSTALLED_APPS = [
     "customers",
     "zenskar.apps.ZenskarConfig",
 ]
+# The pet store of examples/, which shows the log and the read models in a second domain.
+PETSTORE = env.bool("PETSTORE", default=False)
+if PETSTORE:
+    INSTALLED_APPS.append("examples.petstore.apps.PetstoreConfig")
 
 MIDDLEWARE = [
     # Outermost, so that every answer carries the id and the headers, whoever gives it.
@@ -236,6 +240,8 @@ PROJECTIONS: list[str] = [
     "customers.readmodels.directory.CustomerDirectory",
     "customers.readmodels.activity.CustomerActivity",
 ]
+if PETSTORE:
+    PROJECTIONS.append("examples.petstore.order_book.OrderBook")
 INTEGRATIONS: dict[str, str] = {"stripe": "customers.stripe.integration.StripeIntegration"}
 
 # -- The API -----------------------------------------------------------------------------------------------

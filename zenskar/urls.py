@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
@@ -21,6 +22,8 @@ probes: list[URLPattern | URLResolver] = [
 
 # Each app's addresses; those under admin/ that answer JSON stand before the console's.
 apps: list[URLPattern | URLResolver] = [
+    path("", include("projections.api.urls")),
+    path("", include("projections.console.urls")),
     path("", include("customers.readmodels.urls")),
     path("", include("customers.urls")),
     path("", include("customers.stripe.urls")),
@@ -29,6 +32,9 @@ apps: list[URLPattern | URLResolver] = [
     path("", include("operations.api.urls")),
     path("", include("operations.troubles.urls")),
 ]
+
+if settings.PETSTORE:
+    apps.append(path("", include("examples.petstore.urls")))
 
 urlpatterns: list[URLPattern | URLResolver] = [
     *probes,

@@ -61,6 +61,12 @@ class Build(models.Model):
 
     class Meta:
         db_table = "projections_build"
+        default_permissions = ("view",)
+        permissions = [
+            ("replay_build", "Can replay read models"),
+            ("reset_build", "Can reset read models"),
+            ("rebuild_build", "Can rebuild read models and switch readers"),
+        ]
         constraints = [
             # Also serve the search for the build of a projection in each of these states.
             models.UniqueConstraint(

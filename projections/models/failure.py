@@ -70,6 +70,11 @@ class Failure(models.Model):
 
     class Meta:
         db_table = "projections_failure"
+        default_permissions = ("view",)
+        permissions = [
+            ("resolve_failure", "Can resolve failures of read models"),
+            ("see_failure_detail", "Can see messages and tracebacks of failures"),
+        ]
         constraints = [
             # An aggregate waits behind one event at a time; also serves the count of a build's active failures.
             models.UniqueConstraint(

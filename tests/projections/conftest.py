@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from outbox.events import NewEvent
 from outbox.publishing import publish_many
 from projections.models import Build
+from tests.operations.conftest import staff_client  # noqa: F401 - a fixture
 from tests.projections.cleaning import builds_drop
 from tests.projections.models_of_tests import SHAPES, UNSHAPES, Totals
 

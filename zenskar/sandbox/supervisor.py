@@ -93,6 +93,7 @@ class Supervisor:
             "CSRF_TRUSTED_ORIGINS": web,
             "HTTPS": "false",
             "LOG_FORMAT": "console",
+            "PETSTORE": "true",
             "PYTHONUNBUFFERED": "1",
         }
         environment = {**defaults, **os.environ, **addresses}
@@ -186,7 +187,7 @@ class Supervisor:
 
 def _for_a_shell(environment: dict[str, str], addresses: dict[str, str], endpoints: Endpoints) -> dict[str, str]:
     """What ``manage.py`` needs to reach all of this, and what calls of the API from a shell want."""
-    names = ("SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "HTTPS", "LOG_FORMAT", *addresses)
+    names = ("SECRET_KEY", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "HTTPS", "LOG_FORMAT", "PETSTORE", *addresses)
     ours = {name: environment[name] for name in names}
     return ours | {"WEB": endpoints["web"], "AUTHORIZATION": endpoints["authorization"]}
 

@@ -1,0 +1,124 @@
+"""``python -m benchmarks.projections``: how fast read models are built, as a table and JSON.
+
+Ratios come first: both sides of a ratio run in turn, on the same machine in the same minutes. Figures are medians with
+their spread. The servers are the benchmark's own; PostgreSQL is durable (fsync, synchronous_commit).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.outbox.servers import servers
+
+PARTS = ("same", "hand", "single", "four", "old", "latency")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: a figure, its goal, and the medians and spreads that it comes from."""
+
+    name: str
+    value: float
+    goal: str
+    reached: bool
+    detail: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.projections", description=__doc__)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--old", type=int, default=10_000_000, help="events already in the log")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--only", choices=PARTS, action="append")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("PROJECTIONS_BATCH_SIZE", "5000")
+    rows: list[Row] = []
+    with servers():
+        for part in options.only or PARTS:
+            for row in _measure(part, options):
+                rows.append(row)
+                mark = "reached" if row.reached else "MISSED"
+                print(f"{row.name:<62} {row.value:>12,.2f}  {row.goal:<12} {mark:<8} {row.detail}", flush=True)
+    if options.json:
+        load = os.getloadavg()
+        record = {"rows": [asdict(row) for row in rows], "cpus": os.cpu_count(), "load": load, "runs": options.runs}
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0 if all(row.reached for row in rows) else 1
+
+
+def _measure(part: str, options: argparse.Namespace) -> list[Row]:
+    from benchmarks.projections import measures as m
+
+    events, runs = options.events, options.runs
+    if part == "same":
+        same = m.same_rows(min(events, 20_000))
+        return [Row("the same rows by batch, event by event and by hand", float(same), "= 1", same, "by checksum")]
+    if part == "hand":
+        found = _interleaved(runs, ours=lambda: m.catch_up("ByBatch", events=events), hand=lambda: m.hand(events))
+        return [
+            _ratio("catch-up by batch, of a loop by hand", found, "ours", "hand", 0.5),
+            _speed("catch-up by batch, events/s", found["ours"], 50_000),
+        ]
+    if part == "single":
+        found = _interleaved(runs, ours=lambda: m.catch_up("Single", events=events // 4))
+        return [_speed("catch-up event by event, events/s", found["ours"], 10_000)]
+    if part == "four":
+        four = ("ByBatch", "Second", "Third", "Fourth")
+        found = _interleaved(
+            runs, four=lambda: m.catch_up(*four, events=events), one=lambda: m.catch_up("ByBatch", events=events)
+        )
+        return [_ratio("four projections, of the speed of one", found, "four", "one", 1 / 3)]
+    if part == "old":
+        found = _interleaved(
+            min(runs, 3),
+            old=lambda: m.catch_up("ByBatch", events=events, old=options.old),
+            empty=lambda: m.catch_up("ByBatch", events=events),
+        )
+        return [_ratio(f"catch-up with {options.old:,} events before, of none", found, "old", "empty", 0.9)]
+    measured = [m.latency(10, 500) for _ in range(min(runs, 3))]
+    p50, p99 = ([run[key] for run in measured] for key in ("p50", "p99"))
+    return [
+        Row("commit to read model at 500/s, p50 (ms)", statistics.median(p50), "<= 100", True, _range(p50)),
+        Row(
+            "commit to read model at 500/s, p99 (ms)",
+            statistics.median(p99),
+            "<= 100",
+            statistics.median(p99) <= 100,
+            _range(p99),
+        ),
+    ]
+
+
+def _interleaved(runs: int, **sides: Callable[[], float]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(runs):
+        for name, side in sides.items() if number % 2 == 0 else reversed(list(sides.items())):
+            found[name].append(side())
+    return found
+
+
+def _ratio(name: str, found: dict[str, list[float]], over: str, under: str, goal: float) -> Row:
+    ratio = statistics.median(found[over]) / statistics.median(found[under])
+    detail = "; ".join(f"{side} {statistics.median(values):,.0f} ({_range(values)})" for side, values in found.items())
+    return Row(name, ratio, f">= {goal:.2f}", ratio >= goal, detail)
+
+
+def _speed(name: str, values: list[float], goal: float) -> Row:
+    value = statistics.median(values)
+    return Row(name, value, f">= {goal:,.0f}", value >= goal, _range(values))
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):,.0f} to {max(values):,.0f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

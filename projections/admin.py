@@ -1,0 +1,226 @@
+"""Failures and builds in the console: records, seen and decided upon, never changed by hand."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from operations.audit import actor_of
+from operations.console import RecordAdmin, badge
+from operations.errors import ProblemError
+from operations.overview import Tone
+from projections.access import RESOLVE, SEE_DETAIL
+from projections.documents import REDACTED
+from projections.models import Build, Failure, FailureAttempt, Strategy
+from projections.models.failure import ACTIVE
+from projections.registry import projection_names, projections
+from projections.resolving import failure_resolve
+
+STATES: Final[dict[str, Tone]] = {"retrying": "warn", "manual": "bad", "resolved": "good"}
+BUILDS: Final[dict[str, Tone]] = {"live": "good", "building": "warn", "standby": "plain", "retired": "plain"}
+
+
+class ProjectionFilter(admin.SimpleListFilter):
+    """By projection, from the settings: a look at the table would read all of it."""
+
+    title = "read model"
+    parameter_name = "projection"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in projection_names()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(projection=self.value()) if self.value() else queryset
+
+
+@admin.register(Failure)
+class FailureAdmin(RecordAdmin):
+    """Events that could not be applied, newest first; decisions as actions, and one by one on their page."""
+
+    change_form_template = "projections/failure.html"
+    list_display = (
+        "id",
+        "projection",
+        "event_type",
+        "aggregate_id",
+        "state_badge",
+        "error_class",
+        "code",
+        "attempts",
+        "next_retry_at",
+        "last_failed_at",
+    )
+    list_display_links = ("id",)
+    list_filter = ("state", ProjectionFilter)
+    search_fields = ("id", "event_id")
+    search_help_text = "Id of the failure or of the event, whole"
+    ordering = ("-id",)
+    defer_in_list = ("message", "traceback")
+    actions = ("retry", "skip", "rebuild_aggregate")
+    fields = (
+        "projection",
+        "build",
+        "state_badge",
+        "event_link",
+        "position",
+        "event_type",
+        "aggregate_type",
+        "aggregate_id",
+        "sequence",
+        "error_class",
+        "code",
+        "message_block",
+        "attempts",
+        "timeline_block",
+        "next_retry_at",
+        "first_failed_at",
+        "last_failed_at",
+        "traceback_block",
+        "strategy",
+        "resolution",
+        "resolved_by",
+        "resolved_at",
+    )
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(RESOLVE)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        # For the blocks below, which do not get the request.
+        self._with_detail = request.user.has_perm(SEE_DETAIL)
+        return super().get_fields(request, obj)
+
+    @admin.action(description="Try again now", permissions=["resolve"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:
+        self._resolve_all(request, queryset, Strategy.RETRY)
+
+    @admin.action(description="Go on without these events", permissions=["resolve"])
+    def skip(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:
+        self._resolve_all(request, queryset, Strategy.SKIP)
+
+    @admin.action(description="Compute their aggregates anew", permissions=["resolve"])
+    def rebuild_aggregate(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:
+        self._resolve_all(request, queryset, Strategy.REBUILD_AGGREGATE)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method == "POST":
+            return self._decide(request, object_id)
+        failure = Failure.objects.filter(pk=object_id).first() if object_id.isdigit() else None
+        known = {one.name: one for one in projections()}
+        projection = known.get(failure.projection) if failure else None
+        context = {
+            "may_resolve": failure is not None and failure.state in ACTIVE and self.has_resolve_permission(request),
+            "strategies": Strategy.choices,
+            "compensations": sorted(projection.compensations) if projection else [],
+        }
+        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+
+    @admin.display(description="state")
+    def state_badge(self, failure: Failure) -> SafeString:
+        return badge(failure.state, STATES[failure.state])
+
+    @admin.display(description="event")
+    def event_link(self, failure: Failure) -> SafeString:
+        url = reverse("admin:outbox_storedevent_change", args=[failure.event_id])
+        return format_html('<a href="{}">{}</a>', url, failure.event_id)
+
+    @admin.display(description="message")
+    def message_block(self, failure: Failure) -> str:
+        return failure.message if self._with_detail else REDACTED
+
+    @admin.display(description="traceback")
+    def traceback_block(self, failure: Failure) -> SafeString:
+        return format_html('<pre class="json">{}</pre>', failure.traceback if self._with_detail else REDACTED)
+
+    @admin.display(description="attempts that failed")
+    def timeline_block(self, failure: Failure) -> SafeString:
+        attempts = FailureAttempt.objects.filter(failure=failure).order_by("-id")[:50]
+        return format_html_join(
+            "",
+            "<div>{} UTC: attempt {}, {} {}</div>",
+            [(f"{one.made_at:%Y-%m-%d %H:%M:%S}", one.number, one.error_class, one.code) for one in attempts],
+        )
+
+    def _decide(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        if not self.has_resolve_permission(request):
+            return self._back(request, object_id, "You may not decide this.", messages.ERROR)
+        try:
+            failure = failure_resolve(
+                failure_id=int(object_id) if object_id.isdigit() and len(object_id) < 19 else 0,
+                strategy=request.POST.get("strategy", ""),
+                actor=actor_of(request),
+                note=request.POST.get("note", "")[:2000],
+                compensation=request.POST.get("compensation", ""),
+            )
+        except ProblemError as exc:
+            return self._back(request, object_id, exc.detail, messages.ERROR)
+        return self._back(request, object_id, f"{failure.aggregate_id} goes on ({failure.strategy}).", messages.SUCCESS)
+
+    def _back(self, request: HttpRequest, object_id: str, text: str, level: int) -> HttpResponse:
+        self.message_user(request, text, level)
+        if not object_id.isdigit():
+            return HttpResponseRedirect(reverse("admin:projections_failure_changelist"))
+        return HttpResponseRedirect(reverse("admin:projections_failure_change", args=[object_id]))
+
+    def _resolve_all(self, request: HttpRequest, queryset: QuerySet[Failure], strategy: Strategy) -> None:
+        done, refused = 0, ""
+        for number in list(queryset.filter(state__in=ACTIVE).values_list("pk", flat=True)):
+            try:
+                failure_resolve(failure_id=number, strategy=strategy, actor=actor_of(request))
+            except ProblemError as exc:
+                refused = exc.detail
+            else:
+                done += 1
+        self.message_user(request, f"{done} go on.", messages.SUCCESS if done else messages.WARNING)
+        if refused:
+            self.message_user(request, f"Others were refused: {refused}", messages.ERROR)
+
+
+@admin.register(Build)
+class BuildAdmin(RecordAdmin):
+    """Builds of read models, also those that are gone."""
+
+    list_display = (
+        "id",
+        "projection",
+        "version",
+        "state_badge",
+        "cursor",
+        "events_processed",
+        "checkpoint_at",
+        "owner",
+    )
+    list_display_links = ("id",)
+    list_filter = ("state",)
+    ordering = ("-id",)
+    fields = (
+        "projection",
+        "version",
+        "state_badge",
+        "cursor",
+        "last_event_id",
+        "last_event_type",
+        "events_processed",
+        "failures_seen",
+        "checkpoint_at",
+        "owner",
+        "epoch",
+        "lease_until",
+        "seen_at",
+        "strikes",
+        "created_at",
+        "switched_at",
+        "retired_at",
+    )
+
+    @admin.display(description="state")
+    def state_badge(self, build: Build) -> SafeString:
+        return badge(build.state, BUILDS[build.state])

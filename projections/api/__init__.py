@@ -1,0 +1,1 @@
+"""Read models over HTTP, for operators."""
