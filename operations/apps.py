@@ -26,6 +26,7 @@ class OperationsConfig(AppConfig):
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
         from operations.idempotency.conf import idempotency_settings
+        from operations.retention import retention_settings
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 
@@ -33,6 +34,7 @@ class OperationsConfig(AppConfig):
         access_settings()
         alert_settings()
         idempotency_settings()
+        retention_settings()
         overview.register("Database", tile.database, permission="operations.scope_operations_read", order=80)
         overview.register("Troubles", troubles_tile.troubles, order=5)
         metrics.SCRAPED.register(DatabaseCollector())

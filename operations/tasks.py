@@ -8,6 +8,7 @@ from operations.alerts.checking import alerts_check_once
 from operations.alerts.sending import alerts_send_once
 from operations.idempotency.keys import keys_clean_once
 from operations.long_actions.runner import operations_run_once
+from operations.retention import records_prune_once
 
 
 @shared_task(name="operations.tasks.operations_run")
@@ -32,3 +33,9 @@ def alerts_send() -> int:
 def idempotency_clean() -> int:
     """Delete idempotency keys that have expired."""
     return keys_clean_once()
+
+
+@shared_task(name="operations.tasks.records_prune")
+def records_prune() -> int:
+    """Remove operations, alerts and audit entries that are past their time."""
+    return records_prune_once()

@@ -24,5 +24,6 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "alerts_send": _every(5, "operations.tasks.alerts_send"),
     "idempotency_clean": _every(3600, "operations.tasks.idempotency_clean"),
     "projections_health": _every(60, "projections.tasks.health_sample"),
+    "records_prune": _every(3600, "operations.tasks.records_prune"),
     "database_sample": _every(60, "dbresilience.tasks.sample"),
 }

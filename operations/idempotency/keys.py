@@ -21,22 +21,28 @@ from operations.idempotency.errors import KeyInFlight, KeyReused
 
 CLEANED_AT_ONCE: Final = 1_000
 
+# One round trip for a new key and for a known one; neither is found when two begin at once, and then it is asked again.
 # Not waited for on disk: the commit of the work comes later in the same log of writes, so whenever that one is on disk
 # this one is too; and a key without work may as well be forgotten by a crash.
 BEGIN_SQL: Final = """
-WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-INSERT INTO operations_idempotency (actor, key, method, route, fingerprint, token, lease_until, expires_at)
-SELECT %(actor)s, %(key)s, %(method)s, %(route)s, %(fingerprint)s, %(token)s,
-       clock_timestamp() + make_interval(secs => %(lease)s), clock_timestamp() + make_interval(secs => %(life)s)
-  FROM quick
-ON CONFLICT (actor, key, method, route) DO NOTHING
-RETURNING id
-"""
-FIND_SQL: Final = """
-SELECT id, fingerprint, status, headers::text, body, expires_at < clock_timestamp(),
-       extract(epoch FROM lease_until - clock_timestamp())
-  FROM operations_idempotency
- WHERE actor = %(actor)s AND key = %(key)s AND method = %(method)s AND route = %(route)s
+WITH known AS MATERIALIZED (
+  SELECT id, fingerprint, status, headers::text AS headers, body, expires_at < clock_timestamp() AS is_expired,
+         extract(epoch FROM lease_until - clock_timestamp())::float8 AS lease
+    FROM operations_idempotency
+   WHERE actor = %(actor)s AND key = %(key)s AND method = %(method)s AND route = %(route)s
+), quick AS MATERIALIZED (
+  SELECT set_config('synchronous_commit', 'off', true) WHERE NOT EXISTS (SELECT 1 FROM known)
+), made AS (
+  INSERT INTO operations_idempotency (actor, key, method, route, fingerprint, token, lease_until, expires_at)
+  SELECT %(actor)s, %(key)s, %(method)s, %(route)s, %(fingerprint)s, %(token)s,
+         clock_timestamp() + make_interval(secs => %(lease)s), clock_timestamp() + make_interval(secs => %(life)s)
+    FROM quick
+  ON CONFLICT (actor, key, method, route) DO NOTHING
+  RETURNING id
+)
+SELECT true, id, NULL, NULL, NULL, NULL, NULL, NULL FROM made
+UNION ALL
+SELECT false, id, fingerprint, status, headers, body, is_expired, lease FROM known
 """
 # Only where no transaction holds the row: then whoever had it is dead or has not begun, and its token is void from now.
 TAKE_OVER_SQL: Final = """
@@ -166,16 +172,14 @@ def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
         "life": config.life,
     }
     with connection.cursor() as cursor:
-        # A row that expires, or is released, between the two statements sends us round again; nobody is that unlucky
-        # for long.
+        # A row that comes or goes meanwhile sends us round again; nobody is that unlucky for long.
         for _ in range(10):
             cursor.execute(BEGIN_SQL, values)
-            if (row := cursor.fetchone()) is not None:
-                return HeldKey(row[0], token)
-            cursor.execute(FIND_SQL, values)
-            if (found := cursor.fetchone()) is None:
+            if (row := cursor.fetchone()) is None:
                 continue
-            key, known, status, headers, body, is_expired, lease = found
+            is_ours, key, known, status, headers, body, is_expired, lease = row
+            if is_ours:
+                return HeldKey(key, token)
             if is_expired:
                 cursor.execute(EXPIRE_SQL, {"id": key})
                 if cursor.rowcount:
@@ -187,7 +191,7 @@ def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
             cursor.execute(TAKE_OVER_SQL, {"id": key, "token": token, "lease": config.lease})
             if cursor.fetchone() is not None:
                 return HeldKey(key, token)
-            raise KeyInFlight(headers={"Retry-After": str(max(1, round(float(lease))))})
+            raise KeyInFlight(headers={"Retry-After": str(max(1, round(lease)))})
     raise KeyInFlight(headers={"Retry-After": "1"})
 
 

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from operations.audit import actor_of
+from operations.idempotency.decorators import idempotent
 from outbox.api import descriptions
 from outbox.api.access import require, told_as_problems
 from outbox.api.documents import attempt_document, delivery_document, replacement_document
@@ -34,6 +35,7 @@ class DeliveryView(OutboxView):
 class DeliveryRetryView(OutboxView):
     """Tries it again now, with a whole ladder before it."""
 
+    @idempotent()
     def post(self, request: Request, delivery_id: str) -> Response:
         require(request, "outbox.retry_delivery")
         given = validated(OptionalReason(data=request.data or {}))
@@ -47,6 +49,7 @@ class DeliveryRetryView(OutboxView):
 class DeliverySkipView(OutboxView):
     """Gives it up; its aggregate goes on."""
 
+    @idempotent()
     def post(self, request: Request, delivery_id: str) -> Response:
         require(request, "outbox.skip_delivery")
         given = validated(Reason(data=request.data or {}))
@@ -60,6 +63,7 @@ class DeliverySkipView(OutboxView):
 class DeliveryReplaceView(OutboxView):
     """Publishes an edited copy of its event instead."""
 
+    @idempotent()
     def post(self, request: Request, delivery_id: str) -> Response:
         require(request, "outbox.edit_delivery")
         given = validated(Replace(data=request.data or {}))

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from operations.audit import actor_of
+from operations.idempotency.decorators import idempotent
 from outbox.api import descriptions
 from outbox.api.access import require, told_as_problems
 from outbox.api.documents import subscriber_document
@@ -36,6 +37,7 @@ class SubscriberView(OutboxView):
     def get(self, request: Request, name: str) -> Response:
         return _answer(name)
 
+    @idempotent()
     def patch(self, request: Request, name: str) -> Response:
         require(request, "outbox.limit_subscription")
         given = validated(Limits(data=request.data))
@@ -48,6 +50,7 @@ class SubscriberView(OutboxView):
 class PauseView(OutboxView):
     """Gives it no events from the next batch on."""
 
+    @idempotent()
     def post(self, request: Request, name: str) -> Response:
         require(request, "outbox.pause_subscription")
         given = validated(Pause(data=request.data or {}))
@@ -60,6 +63,7 @@ class PauseView(OutboxView):
 class ResumeView(OutboxView):
     """Gives it events again, where it stopped."""
 
+    @idempotent()
     def post(self, request: Request, name: str) -> Response:
         require(request, "outbox.pause_subscription")
         with told_as_problems():
@@ -71,6 +75,7 @@ class ResumeView(OutboxView):
 class ProbeView(OutboxView):
     """Lets an open breaker try now."""
 
+    @idempotent()
     def post(self, request: Request, name: str) -> Response:
         require(request, "outbox.pause_subscription")
         with told_as_problems():
@@ -82,6 +87,7 @@ class ProbeView(OutboxView):
 class RepublishView(OutboxView):
     """Gives it a range of the log again."""
 
+    @idempotent()
     def post(self, request: Request, name: str) -> Response:
         require(request, "outbox.republish_subscription")
         given = validated(Republish(data=request.data or {}))

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from operations.audit import actor_of, audit_record
+from operations.idempotency.decorators import idempotent
 from operations.scopes import Scope
 from operations.serializers import StrictSerializer
 from outbox.api import descriptions
@@ -93,6 +94,7 @@ class DeadLetterView(OutboxView):
 class RetryView(OutboxView):
     """Tries an event's dead deliveries again."""
 
+    @idempotent()
     def post(self, request: Request, event_id: str) -> Response:
         require(request, "outbox.retry_delivery")
         ids = _deliveries_of(event_id)
