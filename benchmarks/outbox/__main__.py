@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.outbox.servers import servers
 
-PARTS = ("hand", "peer", "hot", "old", "publish", "latency", "console")
+PARTS = ("hand", "peer", "hot", "old", "publish", "latency", "console", "replay", "successes")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,14 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
             _plain("commit to Kafka at 200/s with a relay, p99 (ms)", p99, 75),
             _plain("commit to Kafka, drained every second, worst (ms)", [run["max"] for run in beat], 1_500),
         ]
+    if part == "replay":
+        seconds = [m.replay(10_000) for _ in range(min(runs, 3))]
+        return [_plain("10,000 dead deliveries replayed and delivered into nothing (s)", seconds, 30)]
+    if part == "successes":
+        found = m.interleaved(
+            min(runs, 3), kept=lambda: m.drain_nothing(events, kept=True), off=lambda: m.drain_nothing(events)
+        )
+        return [_at_least("drain into nothing with successes kept, of without", found, "kept", "off", 0.2)]
     return [_plain(f"console, list of {options.console:,} events (ms)", [m.console(options.console)], 300)]
 
 

@@ -8,16 +8,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer, TopicPartition
 from django.db import connection, transaction
 
 from benchmarks.outbox import hand, load, peer
 from customers.models import Customer
+from operations.long_actions.planning import operation_create
+from operations.long_actions.runner import operations_run_once
+from operations.long_actions.steering import operation_steer
+from outbox.errors import ErrorClass
+from outbox.events import Event
 from outbox.kafka import KafkaSubscriber
 from outbox.publishing import publish, publish_many
-from outbox.relay import relay_once
+from outbox.relay import SubscriberRelay, relay_once
+from outbox.subscribers import Deadline, Failure, Subscriber
 from outbox.subscriptions import subscription_ensure
 
 
@@ -58,6 +64,70 @@ def drain_hand(kind: str, events: int) -> float:
 def drain_peer(events: int) -> float:
     """The same by django-outbox-pattern 3.2.1, in an environment of its own, into the same mock."""
     return peer.drain(events)
+
+
+class Nothing(Subscriber):
+    """Takes everything, or refuses everything for good."""
+
+    name = "nothing"
+    refuses = False
+
+    def deliver(self, events: Sequence[Event], deadline: Deadline) -> list[Failure]:
+        if not self.refuses:
+            return []
+        first = {event.aggregate: event for event in reversed(events)}
+        return [Failure(event, ErrorClass.PERMANENT, "refused", "no") for event in first.values()]
+
+
+def drain_nothing(events: int, *, kept: bool = False) -> float:
+    """Events per second into nothing, with or without an attempt kept of each."""
+    load.forget_all()
+    subscriber = Nothing()
+    subscription_ensure(subscriber)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE outbox_subscription SET keep_successes = %s", [kept])
+    load.fill(load.keys("uniform", events))
+    started = time.perf_counter()
+    done = relay_once(subscriber, seconds=600)
+    assert done >= events, done
+    return events / (time.perf_counter() - started)
+
+
+def replay(count: int) -> float:
+    """Seconds from the start of the operation until everything is delivered and every outcome is written."""
+    load.forget_all()
+    subscriber = Nothing()
+    subscription_ensure(subscriber)
+    subscriber.refuses = True
+    load.fill([f"d{n}" for n in range(count)])
+    relay_once(subscriber, seconds=600)
+    subscriber.refuses = False
+    load.settle()
+    operation = operation_create(kind="outbox.replay", filter={}, reason="benchmark", actor="benchmark")
+    assert operation.eligible == count, operation.eligible
+    started = time.perf_counter()
+    operation = operation_steer(verb="start", operation_id=operation.pk, actor="benchmark")
+    over = threading.Event()
+
+    def deliver() -> None:
+        relay = SubscriberRelay(subscriber, resident=True)
+        while not over.is_set():
+            if not relay.step():
+                time.sleep(0.01)
+        relay.leave()
+        connection.close()
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    while operation.state == "running" and time.perf_counter() - started < 300:
+        if not operations_run_once():
+            time.sleep(0.05)
+        operation.refresh_from_db()
+    seconds = time.perf_counter() - started
+    over.set()
+    thread.join()
+    assert (operation.state, operation.succeeded) == ("completed", count), (operation.state, operation.succeeded)
+    return seconds
 
 
 def update(count: int, *, with_event: bool) -> float:
@@ -169,8 +239,14 @@ DRAIN = """
 import time
 import django
 django.setup()
+from operations.long_actions.planning import operation_create
+from operations.long_actions.runner import operations_run_once
+from operations.long_actions.steering import operation_steer
+from outbox.errors import ErrorClass
+from outbox.events import Event
 from outbox.kafka import KafkaSubscriber
-from outbox.relay import relay_once
+from outbox.relay import SubscriberRelay, relay_once
+from outbox.subscribers import Deadline, Failure, Subscriber
 subscriber = KafkaSubscriber()
 while True:
     began = time.monotonic()

@@ -12,10 +12,12 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
 from operations.console import RecordAdmin, WordsFilter, badge, json_block, words
+from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
 from outbox.console.records import TONES
@@ -150,8 +152,14 @@ class DeliveryAdmin(RecordAdmin):
             ).first(),
             "audit": AuditEntry.objects.filter(target=f"delivery:{delivery.pk}").order_by("-pk")[:20],
             "may": may,
-            "may_replay": may["retry"] and request.user.has_perm("operations.plan_operation"),
+            "plan_url": _plan_url(delivery) if may["retry"] and may_steer(request, "plan") else "",
         }
+
+
+def _plan_url(delivery: Delivery) -> str:
+    """The dry run of a replay of everything that failed in the same way."""
+    query = urlencode({"kind": "outbox.replay", "filter": json.dumps({"fingerprint": delivery.fingerprint})})
+    return f"{reverse('admin:operations_operation_plan')}?{query}"
 
 
 def _do(request: HttpRequest, delivery_id: int, verb: str) -> tuple[int, str]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import html
 import json
+import re
 from typing import Any
 
 import pytest
@@ -41,7 +43,8 @@ def page(delivery: Delivery) -> str:
 def test_it_shows_one_failure_with_its_timeline_and_the_same_elsewhere(
     dead: Delivery, staff_client: MakeClient
 ) -> None:
-    text = staff_client("operator").get(page(dead)).content.decode()
+    client = staff_client("operator")
+    text = client.get(page(dead)).content.decode()
 
     assert "no bad today" in text
     assert text.count("<td>1</td>") == 1
@@ -49,6 +52,9 @@ def test_it_shows_one_failure_with_its_timeline_and_the_same_elsewhere(
     assert "req-7" in text
     assert f"manage.py outbox_retry {dead.pk} --apply" in text
     assert f"/api/v1/admin/outbox/deliveries/{dead.pk}/retry" in text
+    plan = re.search(r'href="(/admin/operations/operation/plan/[^"]*)"', text)
+    assert plan is not None
+    assert ">1<" in client.get(html.unescape(plan[1])).content.decode()
 
 
 def test_it_masks_the_payload_and_offers_nothing_to_those_who_may_only_look(
