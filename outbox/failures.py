@@ -193,13 +193,13 @@ def failures_record(handling: Handling, failed: Sequence[Failed], *, onwards: bo
         "added": [0 if one.counted else 1 for one in failed],
         "wait": waits,
         "error_class": [one.failure.error_class.value for one in failed],
-        "code": [_plain(one.failure.code)[:100] for one in failed],
-        "message": [_plain(one.failure.message)[:MESSAGE_LENGTH] for one in failed],
-        "traceback": [_plain(one.failure.traceback)[-TRACEBACK_LENGTH:] for one in failed],
+        "code": [plain(one.failure.code)[:100] for one in failed],
+        "message": [plain(one.failure.message)[:MESSAGE_LENGTH] for one in failed],
+        "traceback": [plain(one.failure.traceback)[-TRACEBACK_LENGTH:] for one in failed],
         "fingerprint": [fingerprint(handling.name, one.failure) for one in failed],
         "passes": [handling.goes_on(event.topic) for event in events],
         "seconds": [one.seconds for one in failed],
-        "response": [_plain(one.failure.response)[:200] for one in failed],
+        "response": [plain(one.failure.response)[:200] for one in failed],
     }
     with connection.cursor() as cursor:
         cursor.execute(RECORD_SQL, values)
@@ -216,7 +216,7 @@ def successes_record(handling: Handling, succeeded: Sequence[Succeeded]) -> None
         "worker": handling.worker[:100],
         "event_id": [one.event_id for one in succeeded],
         "number": [one.number for one in succeeded],
-        "response": [_plain(one.response)[:200] for one in succeeded],
+        "response": [plain(one.response)[:200] for one in succeeded],
         "ago": [now - one.ended + one.seconds for one in succeeded],
         "seconds": [one.seconds for one in succeeded],
     }
@@ -240,9 +240,15 @@ def _wait(one: Failed, ladder: Sequence[float]) -> float | None:
 
 def fingerprint(destination: str, failure: Failure) -> str:
     """The same for failures of one destination that differ only in ids, numbers and quoted values."""
-    kind = "\0".join([destination, failure.error_class, failure.code, _VARYING.sub("?", failure.message)])
+    return fingerprint_of(destination, failure.error_class, failure.code, failure.message)
+
+
+def fingerprint_of(destination: str, error_class: str, code: str, message: str) -> str:
+    """The same, of what a failure says."""
+    kind = "\0".join([destination, error_class, code, _VARYING.sub("?", message)])
     return hashlib.sha256(kind.encode(errors="replace")).hexdigest()[:32]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text without what PostgreSQL cannot keep."""
     return text.replace("\0", "").encode(errors="replace").decode()

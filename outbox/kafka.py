@@ -16,19 +16,19 @@ from typing import Any, Final
 import orjson
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
 from outbox import metrics
 from outbox.conf import KafkaSettings, kafka_settings
 from outbox.errors import ConfigurationError, ErrorClass, OutageError
 from outbox.events import Event
+from outbox.kafka_topics import topics_make
 from outbox.subscribers import Deadline, Failure, Subscriber
 
 log = structlog.get_logger(__name__)
 
 ENQUEUE_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 1.0
-ANSWER_SECONDS: Final = 3.0
 # What a record takes besides its key, value and headers, at most.
 RECORD_OVERHEAD_BYTES: Final = 512
 
@@ -151,33 +151,12 @@ class _Link:
     def ensure_topics(self, topics: set[str]) -> None:
         """Make topics that this process has not met yet and that are missing.
 
-        Where we may not, the broker may make them by itself, or says so when we send.
-
         Raises:
             OutageError: no broker answers.
         """
-        new = topics - self._topics
-        if not new:
-            return
-        try:
-            cluster = self._admin.list_topics(timeout=ANSWER_SECONDS)
-        except KafkaException as exc:
-            raise OutageError("No broker answers.", code=exc.args[0].name()) from exc
-        # Without a controller among its brokers a cluster takes no such request, and we would wait for nothing.
-        if cluster.controller_id in cluster.brokers:
-            for topic in sorted(new - set(cluster.topics)):
-                self._make_topic(topic)
-        self._topics |= new
-
-    def _make_topic(self, topic: str) -> None:
-        wanted = NewTopic(topic, self.config.partitions, self.config.replication_factor)
-        try:
-            made = self._admin.create_topics([wanted], request_timeout=ANSWER_SECONDS)[topic]
-            made.result(timeout=ANSWER_SECONDS + 1)
-        except (KafkaException, TimeoutError) as exc:
-            log.info("kafka_topic_not_made", topic=topic, error=str(exc)[:200])
-        else:
-            log.info("kafka_topic_made", topic=topic, partitions=self.config.partitions)
+        if new := topics - self._topics:
+            topics_make(self._admin, new, self.config)
+            self._topics |= new
 
     def purge(self) -> None:
         """Throw away what is queued or in flight, and hear of it."""

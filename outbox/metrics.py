@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 from django.db import Error
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,6 +23,11 @@ KAFKA_CONNECTED: Final = Gauge(
     "zenskar_kafka_connected",
     "1 while the last call to Kafka got through.",
     multiprocess_mode="mostrecent",
+)
+CONSUMED: Final = Counter(
+    "zenskar_kafka_consumed_total",
+    "Consumed messages and retries, by what came of them, in the workers that answer this.",
+    ["group", "outcome"],
 )
 
 

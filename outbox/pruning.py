@@ -11,6 +11,7 @@ from django.db import connection
 
 from dbresilience.transactions import run_in_transaction
 from outbox.conf import retention_settings
+from outbox.consuming.conf import consumer_settings
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,25 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone
 """
+# By the indexes of what was handled and of what is resolved.
+INBOX_SQL: Final = """
+WITH gone AS (
+  DELETE FROM outbox_inbox WHERE (consumer_group, event_id) IN (
+    SELECT consumer_group, event_id FROM outbox_inbox
+     WHERE handled_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY handled_at LIMIT %(batch)s)
+  RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+PARKED_SQL: Final = """
+WITH gone AS (
+  DELETE FROM outbox_inbox_parked WHERE id IN (
+    SELECT id FROM outbox_inbox_parked WHERE state = 'resolved'
+       AND resolved_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY resolved_at LIMIT %(batch)s)
+  RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
 # The trigger that keeps attempts append-only lets retention through, which says so.
 RETENTION_SQL: Final = "SET LOCAL zenskar.attempt_retention = 'on'"
 
@@ -62,7 +82,7 @@ def rows_prune(*, seconds: float = 30.0) -> dict[str, int]:
     Raises:
         ImproperlyConfigured: a setting is not valid.
     """
-    config = retention_settings()
+    config, inbox = retention_settings(), consumer_settings().inbox_retention
     ends = time.monotonic() + seconds
     removed = {}
     for name, sql, days in (
@@ -70,6 +90,8 @@ def rows_prune(*, seconds: float = 30.0) -> dict[str, int]:
         ("deliveries", DELIVERIES_SQL, config.deliveries),
         ("replacements", REPLACEMENTS_SQL, config.deliveries),
         ("watermarks", WATERMARKS_SQL, config.watermarks),
+        ("inbox", INBOX_SQL, inbox),
+        ("consumed", PARKED_SQL, inbox),
     ):
         removed[name] = 0
         while time.monotonic() < ends:
@@ -91,7 +113,7 @@ def _remove(sql: str, days: float) -> int:
 
 def rows_prunable() -> dict[str, int]:
     """How many rows of each table the next run would remove, counted up to a million."""
-    config = retention_settings()
+    config, inbox = retention_settings(), consumer_settings().inbox_retention
     counts = {}
     with connection.cursor() as cursor:
         for name, table, condition, days in (
@@ -99,6 +121,8 @@ def rows_prunable() -> dict[str, int]:
             ("deliveries", "outbox_delivery", "state = 'resolved' AND resolved_at", config.deliveries),
             ("replacements", "outbox_replacement", "created_at", config.deliveries),
             ("watermarks", "outbox_watermark", "passed_at", config.watermarks),
+            ("inbox", "outbox_inbox", "handled_at", inbox),
+            ("consumed", "outbox_inbox_parked", "state = 'resolved' AND resolved_at", inbox),
         ):
             cursor.execute(
                 f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {condition}"  # noqa: S608 - constants only

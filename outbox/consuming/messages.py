@@ -136,7 +136,7 @@ class Envelope:
 
     Attributes:
         keyed: whether it has an aggregate or a key, so that its order matters.
-        fault: why the headers cannot be used; then everything else is empty but ``id``.
+        fault: why the headers cannot be used; then the id is its place, and all else is empty.
     """
 
     id: str
@@ -164,16 +164,20 @@ def envelope_read(record: Record) -> Envelope:
             # Only those that we read have to be text.
             headers.pop(name, None)
             if name in _READ:
-                return Envelope(id=record.place, fault=f"header {name} is no text")
+                return Envelope(id=record.place, aggregate_id=record.place, fault=f"header {name} is no text")
     for name, longest in _READ.items():
         text = headers.get(name, "")
         if len(text) > longest or "\0" in text:
-            return Envelope(id=record.place, fault=f"header {name} is longer than {longest} characters, or holds NUL")
+            return Envelope(
+                id=record.place,
+                aggregate_id=record.place,
+                fault=f"header {name} is longer than {longest} characters, or holds NUL",
+            )
     numbers: dict[str, int | None] = {}
     for name in ("sequence", "schema_version"):
         text = headers.get(name, "")
         if text and not _WHOLE.match(text):
-            return Envelope(id=record.place, fault=f"header {name} is no whole number")
+            return Envelope(id=record.place, aggregate_id=record.place, fault=f"header {name} is no whole number")
         numbers[name] = int(text) if text else None
     aggregate_id = headers.get("ce_subject", "") if headers.get("aggregate_type") else _key_text(record)
     return Envelope(

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from outbox.models.delivery import Delivery, DeliveryAttempt, DeliveryState, Detour, Outcome, Replacement, Resolution
+from outbox.models.inbox import (
+    InboxAggregate,
+    InboxMessage,
+    InboxPartition,
+    ParkedMessage,
+    ParkedResolution,
+    ParkedState,
+)
 from outbox.models.log import AggregateSequence, LogEntry, Retained, StoredEvent, Unsequenced
 from outbox.models.subscription import Lane, RelayProcess, Subscription, TopicFigure, Watermark
 
@@ -12,9 +20,15 @@ __all__ = [
     "DeliveryAttempt",
     "DeliveryState",
     "Detour",
+    "InboxAggregate",
+    "InboxMessage",
+    "InboxPartition",
     "Lane",
     "LogEntry",
     "Outcome",
+    "ParkedMessage",
+    "ParkedResolution",
+    "ParkedState",
     "RelayProcess",
     "Replacement",
     "Resolution",

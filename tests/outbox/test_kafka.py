@@ -30,7 +30,7 @@ Reader = Callable[[int], list[Message]]
 def kafka(transactional_db: None, settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaSubscriber]:
     """The only subscriber, on topics of this test alone."""
     settings.KAFKA_TOPIC_PREFIX = f"t{secrets.token_hex(4)}"
-    monkeypatch.setattr("outbox.kafka.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("outbox.kafka_topics.ANSWER_SECONDS", 1.0)
     subscriber = KafkaSubscriber()
     only(monkeypatch, subscriber)
     yield subscriber
