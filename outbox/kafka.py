@@ -65,6 +65,7 @@ class KafkaSubscriber(Subscriber):
     def __init__(self) -> None:
         self._link: _Link | None = None
         self._guard = threading.Lock()
+        self._last = threading.local()
 
     @property
     def call_seconds(self) -> float:  # type: ignore[override]
@@ -78,9 +79,12 @@ class KafkaSubscriber(Subscriber):
             raise ConfigurationError("KAFKA_BOOTSTRAP_SERVERS is not set.", code="kafka_unset")
         with self._guard:
             link = self._link_of_this_process(config)
+            call = _Call(link, config, events)
+            # Of this thread's last call, for the timeline.
+            self._last.call = call
             try:
                 link.ensure_topics({f"{config.topic_prefix}.{event.topic}" for event in events})
-                failures = _Call(link, config, events).run(deadline)
+                failures = call.run(deadline)
             except OutageError:
                 self._drop()
                 raise
@@ -88,6 +92,10 @@ class KafkaSubscriber(Subscriber):
                 self._drop()
         metrics.KAFKA_CONNECTED.set(0 if self._link is None else 1)
         return failures
+
+    def receipts(self, events: Sequence[Event]) -> dict[int, str]:
+        call: _Call | None = getattr(self._last, "call", None)
+        return {} if call is None else call.receipts({event.id for event in events})
 
     def close(self) -> None:
         """Let go of the producer; its queue is empty between calls."""
@@ -172,6 +180,8 @@ class _Call:
         self._config = config
         self._events = events
         self._acknowledged = bytearray(len(events))
+        # Not the messages, which hold their payloads.
+        self._places: list[tuple[int | None, int | None] | None] = [None] * len(events)
         self._waiting = 0
         self._failures: dict[int, Failure] = {}
 
@@ -240,10 +250,19 @@ class _Call:
                 return False
         return True
 
-    def _report(self, index: int, error: KafkaError | None, _message: Message) -> None:
+    def receipts(self, ids: set[int]) -> dict[int, str]:
+        """Where Kafka put the events: topic, partition and offset."""
+        return {
+            event.id: f"{self._config.topic_prefix}.{event.topic}/{place[0]}@{place[1]}"
+            for event, place in zip(self._events, self._places, strict=True)
+            if place is not None and event.id in ids
+        }
+
+    def _report(self, index: int, error: KafkaError | None, message: Message) -> None:
         self._waiting -= 1
         if error is None:
             self._acknowledged[index] = 1
+            self._places[index] = message.partition(), message.offset()
             self._link.down_since = None
         else:
             self._note(index, error)

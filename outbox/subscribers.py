@@ -113,7 +113,10 @@ class Subscriber:
         """Called after the transaction of a transactional subscriber, with the events that went through."""
 
     def receipts(self, events: Sequence[Event]) -> Mapping[int, str]:
-        """What the other side said to the events of this thread's last call, by id of the event; for the timeline."""
+        """What the other side said to the events of this thread's last call, by id of the event; for the timeline.
+
+        It is asked only for attempts that are kept: those after a failure, and all while ``keep_successes`` is on.
+        """
         return {}
 
     def close(self) -> None:

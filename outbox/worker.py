@@ -164,7 +164,8 @@ class Worker:
 
     def successes(self, events: Sequence[Event], numbers: Mapping[int, int] | None = None) -> list[Succeeded]:
         """Attempts of the last call that went through, to be kept: those in ``numbers``, by id; None keeps all."""
-        said = self.subscriber.receipts(events)
+        kept = [event for event in events if self.keeps_successes or (numbers is not None and event.id in numbers)]
+        said = self.subscriber.receipts(kept) if kept else {}
         return [
             Succeeded(
                 event.id,
@@ -173,8 +174,7 @@ class Worker:
                 self.call_seconds,
                 said.get(event.id, ""),
             )
-            for event in events
-            if self.keeps_successes or (numbers is not None and event.id in numbers)
+            for event in kept
         ]
 
     def conclude(self, events: Sequence[Event], failures: Sequence[Failure]) -> int:

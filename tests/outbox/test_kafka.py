@@ -13,11 +13,11 @@ from django.db import transaction
 
 from outbox.events import Event
 from outbox.kafka import KafkaSubscriber
-from outbox.models import Delivery, Subscription
+from outbox.models import Delivery, DeliveryAttempt, Subscription
 from outbox.publishing import publish, publish_many
 from outbox.relay import relay_once, relay_until_idle
 from outbox.subscribers import Deadline
-from outbox.subscriptions import subscription_resume
+from outbox.subscriptions import subscription_limit, subscription_resume
 from tests.outbox.conftest import new, only, publish_all
 from zenskar.sandbox.kafka import KafkaMock
 
@@ -119,6 +119,20 @@ def test_it_keeps_the_order_of_each_aggregate(kafka: KafkaSubscriber, read: Read
     assert all(found == list(range(1, 51)) for found in numbers.values())
     assert len(numbers) == 10
     assert all(len(partitions) == 1 for partitions in places.values())
+
+
+@pytest.mark.feature("D10")
+def test_it_keeps_where_kafka_put_an_event(kafka: KafkaSubscriber, read: Reader, settings: LazySettings) -> None:
+    subscription_limit(name="kafka", rate_limit=None, concurrency=None, keep_successes=True, actor="user:ann")
+    ids = publish_all("a", "b", "a")
+
+    relay_until_idle()
+
+    found = {(record.key().decode(), record.partition(), record.offset()) for record in read(3)}
+    attempts = DeliveryAttempt.objects.order_by("event_id")
+    said = [one.response.removeprefix(f"{settings.KAFKA_TOPIC_PREFIX}.customers/") for one in attempts]
+    assert [one.event_id for one in attempts] == ids
+    assert {(name, *map(int, place.split("@"))) for name, place in zip("aba", said, strict=True)} == found
 
 
 @pytest.mark.feature("H2")
