@@ -166,6 +166,11 @@ def words(label: str) -> str:
     return label[:1].upper() + label[1:].lower()
 
 
+def number_of(count: int, one: str, many: str) -> str:
+    """A number with the word that goes with it: 1 conflict, 2 conflicts."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def moment(at: dt.datetime | None, otherwise: str = NOTHING) -> str:
     """A time as the console writes it everywhere."""
     return otherwise if at is None else date_format(at, "DATETIME_FORMAT")
@@ -202,6 +207,7 @@ __all__ = [
     "badge",
     "json_block",
     "moment",
+    "number_of",
     "record_link",
     "words",
 ]

@@ -17,4 +17,13 @@ SPECTACULAR: Final[dict[str, Any]] = {
     ],
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": True,
+    # The order in which the page of the API lists them: what people come for first.
+    "TAGS": [
+        {"name": "customers", "description": "The catalogue, and how each customer stands in the integrations."},
+        {"name": "outbox", "description": "The log of events and who gets them."},
+        {"name": "projections", "description": "Read models made from the log, and what keeps them right."},
+        {"name": "troubles", "description": "Everything that needs a person."},
+        {"name": "operations", "description": "Long actions: planned, carried out, paused."},
+        {"name": "database", "description": "How the database is."},
+    ],
 }

@@ -103,6 +103,9 @@ class ResolutionInput(StrictSerializer):
     """A decision."""
 
     take = serializers.ChoiceField(choices=["ours", "theirs"], help_text="whose value holds")
+    reason = serializers.CharField(
+        max_length=500, required=False, allow_blank=True, default="", help_text="why, for the audit trail"
+    )
 
 
 class ResolutionOutput(serializers.Serializer[Any]):

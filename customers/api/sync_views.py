@@ -69,6 +69,7 @@ class ConflictResolutionView(APIView):
             conflict_id=_number(conflict_id),
             take=decision.validated_data["take"],
             actor=actor_of(request),
+            reason=decision.validated_data["reason"],
             customer_id=id_of(customer_id),
         )
         return Response(

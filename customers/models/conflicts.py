@@ -70,4 +70,4 @@ class Conflict(models.Model):
         verbose_name = "conflict"
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} {self.field}".strip()
+        return f"{self.get_kind_display()}: {self.field}" if self.field else self.get_kind_display()

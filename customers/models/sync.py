@@ -40,7 +40,8 @@ class SyncAccount(models.Model):
         verbose_name = "account"
 
     def __str__(self) -> str:
-        return f"{self.integration} {self.account or 'own account'} {'live' if self.livemode else 'test'}"
+        whose = f"account {self.account}" if self.account else "the account of the key"
+        return f"{self.integration}: {whose}, {'live' if self.livemode else 'test'} mode"
 
 
 class SyncStateQuerySet(QuerySet["SyncState"]):

@@ -1,4 +1,4 @@
-"""The console's pages of the synchronisation: states, requests, conflicts, webhooks, accounts."""
+"""The console's pages of the synchronisation: states, requests, webhooks, accounts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from customers.models import Conflict, SyncAccount, SyncRequest, SyncState, Webhook
-from customers.sync.resolutions import Side, conflicts_resolve
-from dbresilience.transactions import run_in_transaction
-from operations.audit import actor_of, audit_record
-from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, moment, record_link, words
+from customers.models import SyncAccount, SyncRequest, SyncState, Webhook
+from customers.sync import conflict_admin  # noqa: F401 - registers itself
+from customers.sync.looking_again import states_look_again
+from operations.audit import actor_of
+from operations.console import (
+    NOTHING,
+    RecordAdmin,
+    WordsFilter,
+    badge,
+    json_block,
+    moment,
+    number_of,
+    record_link,
+    words,
+)
 from operations.overview import Tone
-from outbox.wakeup import wake
 
 _TONES: dict[str, Tone] = {
     "in_sync": "good",
@@ -123,17 +132,10 @@ class SyncStateAdmin(RecordAdmin):
 
     @admin.action(description="Look again now", permissions=["look_again"])
     def look_again(self, request: HttpRequest, queryset: QuerySet[SyncState]) -> None:
-        ids = list(queryset.values_list("pk", flat=True))
-
-        def work() -> int:
-            count = SyncState.objects.filter(pk__in=ids).look_again()
-            for pk in ids:
-                audit_record(actor=actor_of(request), action="syncstate.poked", target=f"syncstate:{pk}")
-            return count
-
-        count = run_in_transaction(work)
-        wake("sync")
-        self.message_user(request, f"{count} sync states will be looked at again.", messages.SUCCESS)
+        count = states_look_again(ids=list(queryset.values_list("pk", flat=True)), actor=actor_of(request))
+        self.message_user(
+            request, f"{number_of(count, 'sync state', 'sync states')} looked at again.", messages.SUCCESS
+        )
 
     def has_look_again_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("customers.look_again_syncstate")
@@ -175,79 +177,6 @@ class SyncRequestAdmin(RecordAdmin):
     @admin.display(description="Body")
     def body_block(self, row: SyncRequest) -> SafeString | str:
         return json_block(row.body)
-
-
-@admin.register(Conflict)
-class ConflictAdmin(RecordAdmin):
-    """What rules cannot decide."""
-
-    list_display = ("id", "state_link", "question", "field", "tone", "opened_at", "resolved_at")
-    list_select_related = ("state",)
-    list_filter = (("status", WordsFilter),)
-    search_fields = ("state__pk", "pk")
-    search_help_text = "Number of the conflict or of its sync state"
-    ordering = ("-pk",)
-    defer_in_list = ("base", "ours", "theirs", "detail")
-    actions = ("take_ours", "take_theirs")
-    fields = (
-        "tone",
-        "state",
-        ("question", "which_field"),
-        "base_block",
-        "ours_block",
-        "theirs_block",
-        "detail",
-        "resolution",
-        ("opened_at", "resolved_at"),
-    )
-
-    @admin.display(description="Sync state")
-    def state_link(self, row: Conflict) -> SafeString | str:
-        return record_link(row.state)
-
-    @admin.display(description="Question")
-    def question(self, row: Conflict) -> str:
-        label = row.get_kind_display()
-        return label[:1].upper() + label[1:]
-
-    @admin.display(description="Field")
-    def which_field(self, row: Conflict) -> str:
-        return row.field or NOTHING
-
-    @admin.display(description="Status")
-    def tone(self, row: Conflict) -> SafeString:
-        return badge(words(row.get_status_display()), "bad" if row.status == Conflict.Status.OPEN else "good")
-
-    @admin.display(description="Agreed before")
-    def base_block(self, row: Conflict) -> SafeString | str:
-        return json_block(row.base)
-
-    @admin.display(description="Here")
-    def ours_block(self, row: Conflict) -> SafeString | str:
-        return json_block(row.ours)
-
-    @admin.display(description="There")
-    def theirs_block(self, row: Conflict) -> SafeString | str:
-        return json_block(row.theirs)
-
-    @admin.action(description="Resolve: the value here holds", permissions=["resolve"])
-    def take_ours(self, request: HttpRequest, queryset: QuerySet[Conflict]) -> None:
-        self._resolve(request, queryset, "ours")
-
-    @admin.action(description="Resolve: the value there holds", permissions=["resolve"])
-    def take_theirs(self, request: HttpRequest, queryset: QuerySet[Conflict]) -> None:
-        self._resolve(request, queryset, "theirs")
-
-    def has_resolve_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("customers.resolve_conflict")
-
-    def _resolve(self, request: HttpRequest, queryset: QuerySet[Conflict], take: Side) -> None:
-        done = conflicts_resolve(ids=list(queryset.values_list("pk", flat=True)), take=take, actor=actor_of(request))
-        if done.resolved:
-            self.message_user(request, f"{done.resolved} conflicts are resolved.", messages.SUCCESS)
-        if done.refused:
-            text = f"{done.refused} were left: resolved before, or not to be decided so."
-            self.message_user(request, text, messages.WARNING)
 
 
 @admin.register(Webhook)

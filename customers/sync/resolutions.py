@@ -62,12 +62,15 @@ def conflict_sides(conflict: Conflict) -> tuple[str, ...]:
     return _TAKEN.get(Conflict.Kind(conflict.kind), ()) if linked else ()
 
 
-def conflict_resolve(*, conflict_id: int, take: Side, actor: str, customer_id: UUID | None = None) -> Conflict:
+def conflict_resolve(
+    *, conflict_id: int, take: Side, actor: str, reason: str = "", customer_id: UUID | None = None
+) -> Conflict:
     """Let one side's value of a field hold, have the customer looked at again, and write down who decided.
 
     Args:
         take: ``ours``, the value here, or ``theirs``.
         actor: as ``actor_of`` names them.
+        reason: why, for the audit trail alone.
         customer_id: the conflict must be this customer's.
 
     Raises:
@@ -96,6 +99,8 @@ def conflict_resolve(*, conflict_id: int, take: Side, actor: str, customer_id: U
             status=Conflict.Status.RESOLVED, resolution=f"{take}, by {actor}"[:64], resolved_at=Now()
         )
         detail = {"take": take, "field": conflict.field, "kind": conflict.kind, "customer": str(state.customer_id)}
+        if reason:
+            detail["reason"] = reason
         audit_record(actor=actor, action="conflict.resolved", target=f"conflict:{conflict_id}", detail=detail)
         conflict.refresh_from_db()
         return conflict

@@ -123,6 +123,7 @@ class OpenConflicts(TroubleSource):
     title = "Conflicts"
     view_permission = "customers.view_conflict"
     retry_permission = "customers.look_again_syncstate"
+    decided_on_page = True
 
     def counts(self) -> Mapping[str, int]:
         return {"open": Conflict.objects.open().order_by()[:COUNTED_AT_MOST].count()}

@@ -29,7 +29,7 @@ from operations.troubles.services import (
     troubles_page,
     troubles_retry,
 )
-from operations.troubles.sources import COUNTED_AT_MOST, TroubleSource, source_named
+from operations.troubles.sources import COUNTED_AT_MOST, RETRIED_AT_ONCE, TroubleSource, source_named
 
 SHOWN: Final = 50
 SNOOZES: Final = (("", "not snoozed"), ("1", "an hour"), ("24", "a day"), ("168", "a week"))
@@ -89,7 +89,7 @@ def group_page(request: HttpRequest) -> HttpResponse:
         "row": _row(request, found[0]) if found else None,
         "troubles": [trouble for _, trouble in troubles],
         "next": f"{address}&{urlencode({'after': following[1]})}" if following else "",
-        "may_retry": may_retry(request, source),
+        "may_retry": _offers_retry(request, source),
         "may_note": may_note(request),
         "note": note,
         "form": NoteForm(initial={"owner": note.owner, "note": note.note} if note else None),
@@ -151,9 +151,23 @@ def _row(request: HttpRequest, one: NotedGroup) -> dict[str, Any]:
         "count": f"{COUNTED_AT_MOST:,} or more" if group.count >= COUNTED_AT_MOST else f"{group.count:,}",
         "sparkline": sparkline(group.hours),
         "url": _group_url(source, group.fingerprint),
-        "may_retry": may_retry(request, source),
+        "may_retry": _offers_retry(request, source),
+        "retry_label": _retry_label(group.count),
         "plan_url": _plan_url(request, source, group.fingerprint),
     }
+
+
+def _offers_retry(request: HttpRequest, source: TroubleSource) -> bool:
+    """Whether there is a button: only where it helps and the person may."""
+    return not source.decided_on_page and may_retry(request, source)
+
+
+def _retry_label(count: int) -> str:
+    if count == 1:
+        return "Try it again"
+    if count > RETRIED_AT_ONCE:
+        return f"Try the newest {RETRIED_AT_ONCE:,} again"
+    return "Try both again" if count == 2 else f"Try all {count:,} again"
 
 
 def _plan_url(request: HttpRequest, source: TroubleSource, fingerprint: str) -> str:

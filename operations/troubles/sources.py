@@ -76,6 +76,8 @@ class TroubleSource:
         view_permission: Django permission to see its troubles.
         retry_permission: Django permission to have them tried again.
         scope: the same as the latter for a program's API key.
+        decided_on_page: a person decides on the page of each trouble; trying again alone changes nothing, and the
+            console does not offer it.
     """
 
     name: ClassVar[str]
@@ -83,6 +85,7 @@ class TroubleSource:
     view_permission: ClassVar[str]
     retry_permission: ClassVar[str]
     scope: ClassVar[Scope] = Scope.OPERATIONS_WRITE
+    decided_on_page: ClassVar[bool] = False
 
     def counts(self) -> Mapping[str, int]:
         """How many there are, by state; states with none are named too."""

@@ -32,6 +32,7 @@ class Command(BaseCommand):
         resolve = verbs.add_parser("resolve", parents=[output], help="let the value of one side hold")
         resolve.add_argument("id", type=int)
         resolve.add_argument("--take", choices=["ours", "theirs"], required=True, help="whose value holds")
+        resolve.add_argument("--reason", default="", help="why, for the audit trail")
 
     def handle(self, *args: Any, **options: Any) -> None:
         getattr(self, f"_{options['verb']}")(options)
@@ -54,7 +55,9 @@ class Command(BaseCommand):
 
     def _resolve(self, options: dict[str, Any]) -> None:
         try:
-            conflict = conflict_resolve(conflict_id=options["id"], take=options["take"], actor=shell_actor())
+            conflict = conflict_resolve(
+                conflict_id=options["id"], take=options["take"], actor=shell_actor(), reason=options["reason"]
+            )
         except CustomerError as exc:
             raise CommandError(exc.detail) from exc
         if options["json"]:

@@ -69,11 +69,17 @@ def test_it_takes_each_fields_value_from_the_side_that_a_person_chose(
 def test_it_writes_down_who_decided_and_no_value(disputed: Customer, repairer: Api) -> None:
     conflict = about("name")
 
-    repairer.post(resolution(disputed, conflict), {"take": "ours"})
+    repairer.post(resolution(disputed, conflict), {"take": "ours", "reason": "They called."})
 
     entry = AuditEntry.objects.get(action="conflict.resolved")
     assert (entry.target, entry.actor[:4]) == (f"conflict:{conflict.pk}", "key:")
-    assert entry.detail == {"take": "ours", "field": "name", "kind": "field", "customer": str(disputed.pk)}
+    assert entry.detail == {
+        "take": "ours",
+        "field": "name",
+        "kind": "field",
+        "customer": str(disputed.pk),
+        "reason": "They called.",
+    }
 
 
 @pytest.mark.parametrize("take", ["ours", "theirs"])
@@ -212,8 +218,100 @@ def test_it_says_what_it_could_not_decide_in_the_console(disputed: Customer) -> 
 
     answer = staff("operator").post(reverse("admin:customers_conflict_changelist"), data, follow=True)
 
-    assert b"1 conflicts are resolved." in answer.content
-    assert b"1 were left" in answer.content
+    assert b"1 conflict is resolved." in answer.content
+    assert b"1 was left" in answer.content
+
+
+def page_of(conflict: Conflict) -> str:
+    return reverse("admin:customers_conflict_change", args=[conflict.pk])
+
+
+def button(conflict: Conflict, verb: str) -> str:
+    return reverse("admin:customers_conflict_do", args=[conflict.pk, verb])
+
+
+@pytest.mark.feature("F3")
+@pytest.mark.parametrize(("verb", "holds"), [("take-ours", "Here"), ("take-theirs", "There")])
+def test_it_is_decided_on_its_own_page(side: Side, disputed: Customer, verb: str, holds: str) -> None:
+    conflict, client = about("name"), staff("operator")
+
+    shown = client.get(page_of(conflict)).content.decode()
+    answer = client.post(button(conflict, verb), {"reason": "They called."}, follow=True).content.decode()
+    side.rest()
+
+    disputed.refresh_from_db()
+    assert "Keep what is here" in shown and "Take what is there" in shown
+    assert f'/customers/{disputed.pk}/conflicts/{conflict.pk}/resolution/ {{"take": "ours"' in shown.replace(
+        "&quot;", '"'
+    )
+    assert "the other side gets it now." in answer
+    assert "They called." in answer and "Keep what is here" not in answer
+    assert disputed.name == side.remote(disputed)["name"] == holds
+    assert AuditEntry.objects.get(action="conflict.resolved").detail["reason"] == "They called."
+
+
+@pytest.mark.feature("F3")
+def test_its_page_leads_to_the_customer_its_state_and_its_events(disputed: Customer) -> None:
+    conflict, client = about("name"), staff("operator")
+    listed = client.get(reverse("admin:customers_conflict_changelist")).content.decode()
+    shown = client.get(page_of(conflict)).content.decode()
+
+    assert "Here" in listed and "There" in listed and page_of(conflict) in listed
+    for address in (
+        reverse("admin:customers_customer_change", args=[disputed.pk]),
+        reverse("admin:customers_syncstate_change", args=[conflict.state_id]),
+        f"{reverse('admin:outbox_storedevent_changelist')}?q=customer:{disputed.pk}",
+    ):
+        assert f'href="{address}"' in shown
+        assert client.get(address).status_code == 200
+
+
+@pytest.mark.feature("F3")
+def test_its_page_offers_a_decision_only_where_there_is_one(disputed: Customer) -> None:
+    gone = Conflict.objects.create(state=about("name").state, kind=Conflict.Kind.REMOTE_DELETED)
+    client = staff("operator")
+    waiting = about("name").state
+
+    shown = client.get(page_of(gone)).content.decode()
+    refused = client.post(button(gone, "take-ours"), follow=True).content.decode()
+    looked = client.post(button(gone, "look-again"), follow=True).content.decode()
+
+    waiting.refresh_from_db()
+    assert "Keep what is here" not in shown and "Take what is there" not in shown
+    assert "Nothing was done." in refused
+    assert "It is looked at again." in looked
+    assert waiting.dirty_at is not None
+    assert Conflict.objects.open().filter(pk=gone.pk).exists()
+
+
+@pytest.mark.feature("F3")
+@pytest.mark.parametrize("verb", ["take-ours", "take-theirs", "look-again"])
+def test_its_buttons_are_for_those_who_may_and_take_post_alone(disputed: Customer, verb: str) -> None:
+    conflict = about("name")
+    viewer, operator = staff("viewer"), staff("operator")
+
+    shown = viewer.get(page_of(conflict)).content.decode()
+    statuses = [
+        viewer.post(button(conflict, verb)).status_code,
+        operator.get(button(conflict, verb)).status_code,
+        operator.post(button(conflict, "other")).status_code,
+        operator.post(page_of(conflict)).status_code,
+        Client(enforce_csrf_checks=True).post(button(conflict, verb)).status_code,
+    ]
+
+    assert statuses == [403, 405, 404, 403, 403]
+    assert "Keep what is here" not in shown and "Look again" not in shown
+    assert Conflict.objects.open().count() == 2
+
+
+@pytest.mark.feature("F3", "H4")
+def test_troubles_lead_to_its_decision(disputed: Customer) -> None:
+    group = f"{about('name').state.integration}|field"
+
+    shown = staff("operator").get("/admin/troubles/group/", {"source": "conflicts", "group": group}).content.decode()
+
+    assert f'<a class="button" href="{page_of(about("name"))}">Decide</a>' in shown
+    assert "Try the chosen ones again" not in shown
 
 
 def run(*arguments: str) -> str:
@@ -226,13 +324,14 @@ def run(*arguments: str) -> str:
 def test_it_is_listed_and_decided_by_the_command(side: Side, disputed: Customer) -> None:
     listed = json.loads(run("list", "--json", "--customer", str(disputed.pk)))
     name = next(each for each in listed if each["field"] == "name")
-    said = run("resolve", str(name["id"]), "--take", "theirs")
+    said = run("resolve", str(name["id"]), "--take", "theirs", "--reason", "Asked.")
     side.rest()
 
     disputed.refresh_from_db()
     assert (name["base"], name["ours"], name["theirs"]) == ("Ada", "Here", "There")
     assert f"Conflict {name['id']} is resolved: theirs, by shell" in said
     assert disputed.name == "There"
+    assert AuditEntry.objects.get(action="conflict.resolved").detail["reason"] == "Asked."
     assert f"  field phone  {disputed.pk}  " in run("list")
 
 

@@ -40,9 +40,34 @@ def test_it_shows_every_kind_with_its_buttons(leaks: Leaks, staff_client: MakeCl
     text = answer.content.decode()
     assert "There is a &lt;drip&gt;." in text
     assert "4 in the last 24 hours, at most 3 in one" in text
-    assert text.count("Try again") == 2
+    assert "Try all 4 again" in text and "Try all 3 again" in text
     assert inline_in(answer.content) == []
     assert "Leaks" in staff_client("viewer").get("/admin/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("count", "label"),
+    [(1, "Try it again"), (2, "Try both again"), (1_000, "Try all 1,000 again"), (1_001, "Try the newest 1,000 again")],
+)
+def test_its_button_says_how_many(leaks: Leaks, staff_client: MakeClient, count: int, label: str) -> None:
+    leaks.open = dict.fromkeys(map(str, range(count)), "drip")
+
+    answer = staff_client("operator").get(GROUP)
+
+    assert f'value="{label}"' in answer.content.decode()
+
+
+def test_it_leads_to_the_decision_where_trying_again_changes_nothing(
+    leaks: Leaks, staff_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Leaks, "decided_on_page", True)
+    operator = staff_client("operator")
+
+    listed, shown = (operator.get(page).content.decode() for page in (PAGE, GROUP))
+
+    assert "Try" not in listed and listed.count(">Decide</a>") == 2
+    assert "Try it" not in shown and "Try the" not in shown and "Try all" not in shown
+    assert "troubles retry" not in shown
 
 
 def test_it_tries_again_by_post_alone(leaks: Leaks, staff_client: MakeClient) -> None:
