@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from outbox import metrics
+import structlog
+
 from outbox.cursors import SETTLE_SECONDS, Cursors
 from outbox.delivering import Halted, deliver_in_transaction
 from outbox.errors import ErrorClass
@@ -15,10 +16,13 @@ from outbox.events import Event
 from outbox.failures import failures_record, first_of_each_aggregate, successes_record, those_through
 from outbox.gates import Gate
 from outbox.leases import HeldLane
+from outbox.naming import batch_named, each_named
 from outbox.reading import LaneRead, lanes_read
 from outbox.settling import Count, Move, lane_start, lanes_count, lanes_move, settling
 from outbox.subscribers import Failure
 from outbox.worker import Worker
+
+log = structlog.get_logger(__name__)
 
 CRASHES: Final = 3
 CRASHED_CODE: Final = "worker_died"
@@ -105,7 +109,6 @@ class Batches:
             return 0
         events = sorted(event for read in reads for event in read.events if event.aggregate not in read.held.blocked)
         failures: list[Failure] | None
-        began = time.monotonic()
         started = 0
         if reads[0].held.strikes and len(events) == 1:
             started = lane_start(self._worker.name, reads[0].held)
@@ -125,7 +128,16 @@ class Batches:
                     read.held.strikes += 1
                 return 1
             self._cursors.book(reads, failures, head)
-        metrics.PROCESSING_SECONDS.labels(self._worker.name).observe(time.monotonic() - began)
+        if events:
+            name, seconds = self._worker.name, self._worker.call_seconds
+            log.info(
+                "events_processed",
+                subscriber=name,
+                failed=len(failures),
+                duration_ms=round(seconds * 1000, 1),
+                **batch_named(events),
+            )
+            each_named("event_processed", name, events)
         return self._worker.conclude(events, failures)
 
     def _deliver_inside(self, reads: Sequence[LaneRead], events: Sequence[Event], head: int) -> list[Failure]:
@@ -160,7 +172,7 @@ class Batches:
     def _inside(self, events: Sequence[Event]) -> list[Failure]:
         if not events:
             return []
-        with self._worker.timed():
+        with self._worker.calling(events):
             failures = deliver_in_transaction(self._worker.subscriber, events, self._worker.deadline())
         return first_of_each_aggregate(failures)
 

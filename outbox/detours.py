@@ -20,6 +20,7 @@ from outbox.errors import ErrorClass
 from outbox.events import Event
 from outbox.failures import HALTING, Failed, failures_record, first_of_each_aggregate, successes_record
 from outbox.leases import HeldLane, LaneLeases
+from outbox.naming import batch_named, each_named
 from outbox.reading import Waiting, aggregates_read
 from outbox.settling import Count, lanes_count, lanes_hold
 from outbox.subscribers import Failure
@@ -212,14 +213,17 @@ def detours_settle(
         [failed.failure.event.topic for failed in result.failed],
         result.retried,
     )
-    log.info(
-        "detours_served",
-        subscriber=name,
-        detours=len(served),
-        finished=len(result.finished),
-        failed=len(result.failed),
-        dead=dead,
-    )
+    if events := [event for one in served for event in one.events]:
+        log.info(
+            "events_retried",
+            subscriber=name,
+            detours=len(served),
+            finished=len(result.finished),
+            failed=len(result.failed),
+            dead=dead,
+            **batch_named(events),
+        )
+        each_named("event_retried", name, events)
     return result.finished
 
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from django.db import connection
 
+from operations.audit import SYSTEM
+from outbox.tally import BOUNDS
+
 COUNTED_PER_LANE: Final = 1_000
 COUNTED_UNSEQUENCED: Final = 10_000
-COUNTED_FAILED: Final = 100_000
+COUNTED_FAILED: Final = 10_000
 
 # Counts at most COUNTED_PER_LANE index entries of each lane; where a lane has more, its share of the distance to the
 # head stands for it. Positions are shared by all lanes, hence the division.
 BACKLOG_SQL: Final = """
 WITH head AS (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position FROM outbox_log_position_seq),
-fresh AS (SELECT count(*) AS waiting FROM (SELECT 1 FROM outbox_unsequenced LIMIT %(unsequenced)s) u)
+fresh AS (SELECT count(*) AS waiting,
+                 (SELECT e.created_at FROM outbox_event e WHERE e.id = (SELECT min(id) FROM outbox_unsequenced)
+                   LIMIT 1) AS oldest
+            FROM (SELECT 1 FROM outbox_unsequenced LIMIT %(unsequenced)s) u)
 SELECT s.name,
        (SELECT waiting FROM fresh) + COALESCE(sum(
          CASE WHEN w.waiting < %(lane)s THEN w.waiting
               ELSE greatest(w.waiting, ((SELECT position FROM head) - n.cursor) / 64) END), 0)::bigint,
        COALESCE(sum(n.processed), 0)::bigint, COALESCE(sum(n.errors), 0)::bigint, COALESCE(sum(n.retries), 0)::bigint,
-       COALESCE(EXTRACT(epoch FROM clock_timestamp() - min(o.created_at)), 0)::float8,
+       COALESCE(EXTRACT(epoch FROM clock_timestamp() - least(min(o.created_at), (SELECT oldest FROM fresh))), 0)::float8,
        s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true),
-       s.breaker_failures > 0
+       s.breaker_failures > 0,
+       s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true) AND s.paused_by = %(system)s
   FROM outbox_subscription s
   JOIN outbox_lane n ON n.subscription_id = s.name
  CROSS JOIN LATERAL (SELECT count(*) AS waiting
@@ -35,10 +44,12 @@ SELECT s.name,
  WHERE s.active
  GROUP BY s.name ORDER BY s.name
 """
+# Of each state the newest, by the index on (state, id): the same cost however many are open.
 FAILED_SQL: Final = """
-SELECT subscription_id, topic, state, count(*)
-  FROM (SELECT subscription_id, topic, state FROM outbox_delivery WHERE state IN ('retrying', 'dead')
-         ORDER BY state, id DESC LIMIT %(most)s) d
+SELECT d.subscription_id, d.topic, s.state, count(*)
+  FROM (VALUES ('retrying'), ('dead')) AS s (state)
+ CROSS JOIN LATERAL (SELECT subscription_id, topic FROM outbox_delivery WHERE state = s.state
+                      ORDER BY id DESC LIMIT %(most)s) d
  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 SAMPLED_PER_LANE: Final = 20
@@ -64,6 +75,12 @@ TOPICS_SQL: Final = """
 SELECT f.subscription_id, f.topic, f.processed, f.errors, f.retries
   FROM outbox_topic_figure f JOIN outbox_subscription s ON s.name = f.subscription_id AND s.active
 """
+# A row for each bar that has calls: fifteen for each subscriber at most.
+DURATIONS_SQL: Final = """
+SELECT f.subscription_id, f.upto, f.calls, f.seconds
+  FROM outbox_duration_figure f JOIN outbox_subscription s ON s.name = f.subscription_id AND s.active
+ ORDER BY 1, 2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +96,7 @@ class SubscriberFigures:
         lag_seconds: age of the oldest pending event; 0 when nothing waits.
         paused: by a person or by a wrong setting.
         broken: the breaker is open, or waits for a probe.
+        denied: paused by a wrong setting: the other side refuses us as we are.
     """
 
     name: str
@@ -89,11 +107,12 @@ class SubscriberFigures:
     lag_seconds: float
     paused: bool
     broken: bool
+    denied: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FailedFigures:
-    """Open deliveries of one subscriber, topic and state; at most 100,000 are counted in all."""
+    """Open deliveries of one subscriber, topic and state; at most 10,000 of each state are counted in all."""
 
     subscriber: str
     topic: str
@@ -106,7 +125,7 @@ def subscribers_figures() -> list[SubscriberFigures]:
     with connection.cursor() as cursor:
         # Wide enough for the planner to think of compiling it, which takes longer than the query.
         cursor.execute("SET LOCAL jit = off" if connection.in_atomic_block else "SET jit = off")
-        cursor.execute(BACKLOG_SQL, {"lane": COUNTED_PER_LANE, "unsequenced": COUNTED_UNSEQUENCED})
+        cursor.execute(BACKLOG_SQL, {"lane": COUNTED_PER_LANE, "unsequenced": COUNTED_UNSEQUENCED, "system": SYSTEM})
         return [SubscriberFigures(*row) for row in cursor.fetchall()]
 
 
@@ -167,3 +186,31 @@ def topics_figures(subscribers: list[SubscriberFigures]) -> list[TopicFigures]:
         TopicFigures(*key, round(pending.get(key, 0)), *counted.get(key, (0, 0, 0)))
         for key in sorted(set(pending) | set(counted))
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class DurationFigures:
+    """How long the calls of one subscriber took.
+
+    Attributes:
+        buckets: bounds in seconds, and how many calls took no longer; the last bound is infinity.
+        seconds: that all of them took together.
+    """
+
+    buckets: list[tuple[float, int]]
+    seconds: float
+
+
+def durations_figures() -> dict[str, DurationFigures]:
+    """By subscriber, how long its calls took since the subscription was made."""
+    with connection.cursor() as cursor:
+        cursor.execute(DURATIONS_SQL)
+        rows = cursor.fetchall()
+    found: dict[str, DurationFigures] = {}
+    for name in sorted({row[0] for row in rows}):
+        bars = {upto: (calls, seconds) for subscriber, upto, calls, seconds in rows if subscriber == name}
+        sums = accumulate(bars.get(upto, (0, 0.0))[0] for upto in BOUNDS)
+        found[name] = DurationFigures(
+            list(zip(BOUNDS, sums, strict=True)), math.fsum(seconds for _, seconds in bars.values())
+        )
+    return found

@@ -18,17 +18,18 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from outbox import metrics
 from outbox.conf import KafkaSettings, kafka_settings
 from outbox.errors import ConfigurationError, ErrorClass, OutageError
 from outbox.events import Event
 from outbox.kafka_topics import topics_make
+from outbox.naming import batch_named
 from outbox.subscribers import Deadline, Failure, Subscriber
 
 log = structlog.get_logger(__name__)
 
 ENQUEUE_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 1.0
+TOPICS_NAMED: Final = 20
 # What a record takes besides its key, value and headers, at most.
 RECORD_OVERHEAD_BYTES: Final = 512
 
@@ -90,7 +91,8 @@ class KafkaSubscriber(Subscriber):
                 raise
             if any(failure.error_class is ErrorClass.OUTAGE for failure in failures):
                 self._drop()
-        metrics.KAFKA_CONNECTED.set(0 if self._link is None else 1)
+        topics = sorted({f"{config.topic_prefix}.{event.topic}" for event in events})
+        log.info("events_published", topics=topics[:TOPICS_NAMED], failed=len(failures), **batch_named(events))
         return failures
 
     def receipts(self, events: Sequence[Event]) -> dict[int, str]:
@@ -108,7 +110,6 @@ class KafkaSubscriber(Subscriber):
         return self._link
 
     def _drop(self) -> None:
-        metrics.KAFKA_CONNECTED.set(0)
         if self._link is not None:
             self._link.purge()
             self._link = None

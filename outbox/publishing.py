@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -12,6 +13,7 @@ import uuid_utils
 from django.db import connection, transaction
 
 from operations.correlation import correlation_id
+from operations.tracing import step
 from outbox.errors import InvalidEvent, PublishOutsideTransaction
 from outbox.events import NewEvent
 from outbox.lanes import lane_of
@@ -102,25 +104,23 @@ def publish_many(events: Iterable[NewEvent]) -> list[int]:
     batch = list(events)
     if not batch:
         return []
-    with connection.cursor() as cursor:
+    attributes = {"messaging.batch.message_count": len(batch), "messaging.destination.name": batch[0].topic}
+    with step("publish", kind="producer", attributes=attributes) as publishing, connection.cursor() as cursor:
+        context = (correlation_id(), publishing.traceparent)
         if len(batch) == 1:
-            cursor.execute(PUBLISH_ONE_SQL, _row(batch[0], _context()))
+            cursor.execute(PUBLISH_ONE_SQL, _row(batch[0], context))
         else:
-            cursor.execute(PUBLISH_SQL, {"events": _rows(batch)})
+            cursor.execute(PUBLISH_SQL, {"events": _rows(batch, context)})
         # Ids are drawn in the order of the call, so sorting restores it whatever order the rows come back in.
         ids = sorted(row[0] for row in cursor.fetchall())
-    transaction.on_commit(_wake_log)
-    log.debug("events_published", events=len(ids), first_id=ids[0], type=batch[0].type)
+    transaction.on_commit(partial(_enqueued, batch[0], ids))
     return ids
 
 
-def _wake_log() -> None:
+def _enqueued(first: NewEvent, ids: Sequence[int]) -> None:
+    """Said once they are there for good."""
     wake("log")
-
-
-def _context() -> tuple[str, str]:
-    """Correlation id and trace context of the work under way."""
-    return correlation_id(), str(structlog.contextvars.get_contextvars().get("traceparent", ""))
+    log.info("events_enqueued", events=len(ids), first_id=ids[0], last_id=ids[-1], topic=first.topic, type=first.type)
 
 
 def _row(event: NewEvent, context: tuple[str, str]) -> dict[str, Any]:
@@ -141,9 +141,8 @@ def _row(event: NewEvent, context: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def _rows(batch: list[NewEvent]) -> str:
+def _rows(batch: list[NewEvent], context: tuple[str, str]) -> str:
     remaining = Counter((event.aggregate_type, event.aggregate_id) for event in batch)
-    context = _context()
     rows = []
     for nth, event in enumerate(batch):
         remaining[event.aggregate_type, event.aggregate_id] -= 1

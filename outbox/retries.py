@@ -94,7 +94,7 @@ class Retries:
                 kept = lanes_hold(worker.name, {one.held.lane: one.held for one in served}.values())
                 mine = [event for event in events if event.lane in kept]
                 if mine:
-                    with worker.timed():
+                    with worker.calling(mine):
                         failures += deliver_in_transaction(worker.subscriber, mine, worker.deadline())
                 finished = detours_settle(worker, served, failures)
         except Halted as exc:

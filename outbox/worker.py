@@ -29,6 +29,7 @@ from outbox.gates import (
     tokens_take,
 )
 from outbox.leases import LaneLeases
+from outbox.naming import batch_step
 from outbox.policies import goes_on
 from outbox.subscribers import Deadline, Failure, Subscriber
 from outbox.subscriptions import subscription_pause
@@ -138,7 +139,7 @@ class Worker:
         if not events:
             return []
         try:
-            with self.timed():
+            with self.calling(events):
                 return self.subscriber.deliver(events, self.deadline())
         except Exception as exc:
             if isinstance(exc, Error) and is_database_trouble(exc):
@@ -149,14 +150,16 @@ class Worker:
             return [failure_of(event, exc) for event in events]
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Take the time of a call."""
+    def calling(self, events: Sequence[Event]) -> Iterator[None]:
+        """A call of the subscriber with these events: one step of their traces; takes its time."""
         began = time.monotonic()
         try:
-            yield
+            with batch_step(f"deliver to {self.name}", events, kind="consumer"):
+                yield
         finally:
             self.call_ended = time.monotonic()
             self.call_seconds = self.call_ended - began
+            self.tally.took(self.call_seconds)
 
     def failed(self, failure: Failure, attempts: int = 1, *, counted: bool = False) -> Failed:
         """A failure of the last call, to be recorded."""

@@ -9,7 +9,8 @@ from celery import Celery, Task
 from celery.signals import setup_logging
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
-from operations.correlation import correlation_bound, correlation_id
+from operations.correlation import correlation_id, work_bound
+from operations.tracing import traceparent
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zenskar.settings")
 
@@ -20,7 +21,7 @@ class CorrelatedTask(Task):  # type: ignore[type-arg]
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with correlation_bound(correlation_id()):
+        with work_bound(self.name or "task", correlation=correlation_id(), traceparent=traceparent(), kind="consumer"):
             return super().__call__(*args, **kwargs)
 
 

@@ -7,6 +7,8 @@ from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Least, Now
 
 from customers.models.customer import Customer
+from operations.correlation import correlation_id
+from operations.tracing import traceparent
 
 
 class Priority(models.IntegerChoices):
@@ -63,6 +65,8 @@ class SyncStateQuerySet(QuerySet["SyncState"]):
             dirty_at=Coalesce(F("dirty_at"), now),
             next_attempt_at=models.Case(models.When(lease_until__gt=Now(), then=F("next_attempt_at")), default=Now()),
             poke_count=F("poke_count") + 1,
+            correlation_id=correlation_id(),
+            traceparent=traceparent(),
         )
 
 
@@ -99,6 +103,10 @@ class SyncState(models.Model):
     priority = models.SmallIntegerField(choices=Priority, default=Priority.INTERACTIVE, db_default=0)
     next_attempt_at = models.DateTimeField(db_default=Now(), help_text="not looked at before; under a lease, its end")
     attempts = models.PositiveIntegerField(default=0, db_default=0, help_text="failures in a row")
+    correlation_id = models.CharField(
+        max_length=128, blank=True, default="", db_default="", help_text="of what asked for a look last"
+    )
+    traceparent = models.CharField(max_length=55, blank=True, default="", db_default="")
 
     # Long external work is a lease with a fencing token: every write of the holder is conditional on the token, which
     # grows with each taking, so a holder that was stopped past its lease can change nothing.

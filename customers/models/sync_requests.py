@@ -45,6 +45,10 @@ class SyncRequest(models.Model):
         max_length=255, blank=True, default="", db_default="", help_text="where an interrupted look-up goes on"
     )
     sends = models.PositiveIntegerField(default=1)
+    correlation_id = models.CharField(
+        max_length=128, blank=True, default="", db_default="", help_text="of what made us send it"
+    )
+    traceparent = models.CharField(max_length=55, blank=True, default="", db_default="")
     resolved_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=16, choices=Outcome, blank=True, default="")
     error_code = models.CharField(max_length=64, blank=True, default="")

@@ -30,6 +30,10 @@ class Webhook(models.Model):
     livemode = models.BooleanField()
     remote_id = models.CharField(max_length=255, blank=True, help_text="what it is about")
     payload = models.JSONField()
+    correlation_id = models.CharField(
+        max_length=128, blank=True, default="", db_default="", help_text="of the request that brought it"
+    )
+    traceparent = models.CharField(max_length=55, blank=True, default="", db_default="")
     received_at = models.DateTimeField(db_default=Now())
     processed_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.PENDING)

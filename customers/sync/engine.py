@@ -43,6 +43,7 @@ from customers.sync.requests import request_finish, request_send
 from customers.sync.settle import settle, settle_failure, settle_put_off
 from customers.sync.work import Work, no_step
 from dbresilience.transactions import run_in_transaction
+from operations.correlation import work_bound
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,14 @@ def sync_once(state_id: int, *, on_step: Callable[[str], None] = no_step) -> Out
 
 
 def sync_leased(lease: Lease, *, on_step: Callable[[str], None] = no_step) -> Outcome:
-    """Synchronise a row that was taken, and give it back."""
+    """Synchronise a row that was taken, and give it back; under the correlation id of what asked for it last."""
+    with work_bound("sync", correlation=lease.correlation_id, traceparent=lease.traceparent, kind="consumer") as work:
+        outcome = _sync_leased(lease, on_step)
+        work.tell(failed=outcome.value if outcome is Outcome.FAILED else "", **{"zenskar.outcome": outcome.value})
+        return outcome
+
+
+def _sync_leased(lease: Lease, on_step: Callable[[str], None]) -> Outcome:
     state = _state(lease)
     if state is None:
         return Outcome.LEASE_LOST
@@ -111,6 +119,8 @@ def sync_leased(lease: Lease, *, on_step: Callable[[str], None] = no_step) -> Ou
     except LeaseLost:
         log.info("sync_lease_lost", state=lease.state_id, token=lease.token)
         return Outcome.LEASE_LOST
+    if outcome is not Outcome.FAILED:
+        log.info("sync_ended", state=lease.state_id, integration=state.integration, outcome=outcome.value)
     return outcome
 
 

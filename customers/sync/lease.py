@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection
 
@@ -37,7 +37,7 @@ UPDATE customers_syncstate AS s
        lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
        next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
   FROM due WHERE s.id = due.id
-RETURNING s.id, s.lease_token, s.poke_count, s.priority
+RETURNING s.id, s.lease_token, s.poke_count, s.priority, s.correlation_id, s.traceparent
 """
 
 # One row, due or not, unless somebody holds it.
@@ -47,7 +47,7 @@ UPDATE customers_syncstate
        lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
        next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
  WHERE id = %(state)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-RETURNING id, lease_token, poke_count, priority
+RETURNING id, lease_token, poke_count, priority, correlation_id, traceparent
 """
 
 RENEW_SQL: Final = """
@@ -71,6 +71,8 @@ class Lease:
         token: its fencing token.
         poke_count: its pokes when it was taken; what came later is not served by this look.
         priority: class of the work.
+        correlation_id: of what asked for the look last.
+        traceparent: its trace.
         ends: end of the lease on this process's monotonic clock, read before the taking, so never too late.
     """
 
@@ -79,6 +81,8 @@ class Lease:
     poke_count: int
     priority: int
     ends: float
+    correlation_id: str = ""
+    traceparent: str = ""
 
     def remaining(self) -> float:
         """Seconds until others may take the row."""
@@ -137,8 +141,16 @@ def lease_locked(lease: Lease) -> SyncState:
     return state
 
 
-def _lease(row: Sequence[int], ends: float) -> Lease:
-    return Lease(state_id=row[0], token=row[1], poke_count=row[2], priority=row[3], ends=ends)
+def _lease(row: Sequence[Any], ends: float) -> Lease:
+    return Lease(
+        state_id=row[0],
+        token=row[1],
+        poke_count=row[2],
+        priority=row[3],
+        correlation_id=row[4],
+        traceparent=row[5],
+        ends=ends,
+    )
 
 
 def _owner() -> str:

@@ -14,6 +14,8 @@ from django.db import connection
 from customers.events import AGGREGATE, TOPIC
 from customers.integrations import integrations
 from customers.models import Priority
+from operations.correlation import ID_LENGTH
+from operations.tracing import trace_valid
 from outbox.events import Event
 from outbox.subscribers import Deadline, Failure, Subscriber
 from outbox.wakeup import wake
@@ -23,15 +25,18 @@ from outbox.wakeup import wake
 # waits for its next attempt is due at once when a person or a webhook asks for it, but not for a bulk poke.
 POKE_SQL: Final = """
 INSERT INTO customers_syncstate AS s
-       (integration, account, livemode, customer_id, priority, dirty_at, poke_count, next_attempt_at)
+       (integration, account, livemode, customer_id, priority, dirty_at, poke_count, next_attempt_at,
+        correlation_id, traceparent)
 SELECT %(integration)s, %(account)s, %(livemode)s, poked.customer_id, poked.priority,
-       clock_timestamp(), 1, clock_timestamp()
-  FROM unnest(%(customers)s::uuid[], %(priorities)s::smallint[]) AS poked (customer_id, priority)
+       clock_timestamp(), 1, clock_timestamp(), poked.correlation_id, poked.traceparent
+  FROM unnest(%(customers)s::uuid[], %(priorities)s::smallint[], %(correlations)s::text[], %(traces)s::text[])
+    AS poked (customer_id, priority, correlation_id, traceparent)
  ORDER BY poked.customer_id
 ON CONFLICT (integration, customer_id) DO UPDATE SET
        priority = CASE WHEN s.dirty_at IS NULL THEN excluded.priority ELSE LEAST(s.priority, excluded.priority) END,
        dirty_at = COALESCE(s.dirty_at, excluded.dirty_at),
        poke_count = s.poke_count + 1,
+       correlation_id = excluded.correlation_id, traceparent = excluded.traceparent,
        next_attempt_at = CASE
            WHEN s.lease_until > clock_timestamp() THEN s.next_attempt_at
            WHEN s.dirty_at IS NULL THEN excluded.next_attempt_at
@@ -52,11 +57,13 @@ class SyncPokes(Subscriber):
         """Mark the rows, in the transaction of the cursor."""
         for integration in integrations().values():
             poked: dict[UUID, int] = {}
+            causes: dict[UUID, tuple[str, str]] = {}
             for event in events:
                 # What came from there is known there, and the base says so.
                 if event.aggregate_type == AGGREGATE and event.origin != integration.name:
                     customer_id, priority = UUID(event.aggregate_id), _priority(event)
                     poked[customer_id] = min(priority, poked.get(customer_id, priority))
+                    causes[customer_id] = _cause(event)
             if poked:
                 with connection.cursor() as cursor:
                     cursor.execute(
@@ -67,6 +74,8 @@ class SyncPokes(Subscriber):
                             "livemode": integration.livemode,
                             "customers": list(poked),
                             "priorities": list(poked.values()),
+                            "correlations": [causes[one][0] for one in poked],
+                            "traces": [causes[one][1] for one in poked],
                         },
                     )
         return []
@@ -78,3 +87,8 @@ class SyncPokes(Subscriber):
 
 def _priority(event: Event) -> int:
     return Priority.BULK if event.headers.get("priority") == "bulk" else Priority.INTERACTIVE
+
+
+def _cause(event: Event) -> tuple[str, str]:
+    """Correlation id and trace of the change: those of the sync that it asks for."""
+    return event.correlation_id[:ID_LENGTH], trace_valid(event.traceparent)

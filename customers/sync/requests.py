@@ -33,6 +33,8 @@ from customers.sync.lookup import look_up
 from customers.sync.settle import base_columns, settle
 from customers.sync.work import Work
 from dbresilience.transactions import run_in_transaction
+from operations.correlation import correlation_id
+from operations.tracing import traceparent
 
 Method = SyncRequest.Method
 Outcome = SyncRequest.Outcome
@@ -52,7 +54,15 @@ def request_freeze(state: SyncState, *, method: Method, body: dict[str, Any], fi
     last = SyncRequest.objects.filter(state=state).order_by("-id").first()
     again = last is not None and last.method == method and last.outcome == Outcome.ABANDONED
     key = {"uid": last.uid, "generation": last.generation + 1} if last is not None and again else {}
-    return SyncRequest.objects.create(state=state, method=method, body=body, fields=dict(fields), **key)
+    return SyncRequest.objects.create(
+        state=state,
+        method=method,
+        body=body,
+        fields=dict(fields),
+        correlation_id=correlation_id(),
+        traceparent=traceparent(),
+        **key,
+    )
 
 
 def request_send(work: Work, request: SyncRequest, *, expected: Fields) -> bool:

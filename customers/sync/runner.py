@@ -20,7 +20,6 @@ from customers.sync.conf import SyncSettings, sync_settings
 from customers.sync.engine import sync_leased
 from customers.sync.lease import Lease, lease_claim
 from customers.sync.ratelimit import Gate
-from operations.correlation import correlation_bound
 
 _BUDGET: Final = 5.0
 
@@ -67,8 +66,7 @@ def _work_through(lease: Lease, config: SyncSettings, ends: float) -> int:
 
 
 def _synchronise(lease: Lease) -> None:
-    with correlation_bound():
-        sync_leased(lease)
+    sync_leased(lease)
 
 
 def _claim(config: SyncSettings, limit: int) -> list[Lease]:

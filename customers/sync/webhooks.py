@@ -20,6 +20,8 @@ from customers.integrations import Integration, RemoteMessage, RemoteRecord, int
 from customers.models import Priority, SyncRequest, SyncState, Webhook
 from customers.sync.fields import fields_hash, root_of
 from dbresilience.transactions import run_in_transaction
+from operations.correlation import correlation_id, correlations_named
+from operations.tracing import traceparent
 from outbox.wakeup import wake
 
 log = structlog.get_logger(__name__)
@@ -30,11 +32,19 @@ _BATCH: Final = 200
 # the unique index and leave one row.
 UNLINKED_SQL: Final = """
 INSERT INTO customers_syncstate AS s
-       (integration, account, livemode, remote_id, priority, dirty_at, poke_count, next_attempt_at)
+       (integration, account, livemode, remote_id, priority, dirty_at, poke_count, next_attempt_at,
+        correlation_id, traceparent)
 VALUES (%(integration)s, %(account)s, %(livemode)s, %(remote_id)s, %(priority)s, clock_timestamp(), 1,
-        clock_timestamp())
+        clock_timestamp(), %(correlation_id)s, %(traceparent)s)
 ON CONFLICT (integration, account, livemode, remote_id) DO UPDATE SET
-       dirty_at = COALESCE(s.dirty_at, excluded.dirty_at), poke_count = s.poke_count + 1
+       dirty_at = COALESCE(s.dirty_at, excluded.dirty_at), poke_count = s.poke_count + 1,
+       correlation_id = excluded.correlation_id, traceparent = excluded.traceparent
+"""
+# Rows that this transaction has just marked, each with what its webhook came from.
+CAUSES_SQL: Final = """
+UPDATE customers_syncstate AS s SET correlation_id = c.correlation_id, traceparent = c.traceparent
+  FROM unnest(%(states)s::bigint[], %(correlations)s::text[], %(traces)s::text[])
+    AS c (state, correlation_id, traceparent) WHERE s.id = c.state
 """
 
 
@@ -62,6 +72,8 @@ def webhook_store(integration: Integration, message: RemoteMessage) -> bool:
         livemode=message.livemode,
         remote_id=message.remote_id,
         payload=message.payload,
+        correlation_id=correlation_id(),
+        traceparent=traceparent(),
     )
     if reason:
         row.outcome, row.reason = Webhook.Outcome.IGNORED, reason
@@ -84,12 +96,12 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
         Webhooks that were worked on.
     """
 
-    def work() -> int:
+    def work() -> list[str]:
         # Those of an integration that is not configured now wait until it is again.
         pending = Webhook.objects.pending().filter(integration__in=list(settings.INTEGRATIONS))
         batch = list(pending.select_for_update(skip_locked=True).order_by("id")[:limit])
         if not batch:
-            return 0
+            return []
         verdicts = _Verdicts(batch)
         for webhook in batch:
             verdict = verdicts.of(webhook)
@@ -99,14 +111,15 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
         poked = sorted(verdicts.poked)
         if poked:
             SyncState.objects.filter(pk__in=poked).look_again(priority=Priority.WEBHOOK)
+            verdicts.write_causes()
         Webhook.objects.bulk_update(batch, ["outcome", "reason", "processed_at"])
-        return len(batch)
+        return [verdicts.cause(webhook)[0] for webhook in batch]
 
-    count = run_in_transaction(work)
-    if count:
+    found = run_in_transaction(work)
+    if found:
         wake("sync")
-        log.info("webhooks_processed", count=count)
-    return count
+        log.info("webhooks_processed", count=len(found), correlation_ids=correlations_named(found))
+    return len(found)
 
 
 class _Verdicts:
@@ -114,6 +127,7 @@ class _Verdicts:
 
     def __init__(self, batch: list[Webhook]) -> None:
         self.poked: set[int] = set()
+        self._causes: dict[int, tuple[str, str]] = {}
         self._integrations: dict[str, Integration] = {}
         self._read = {webhook.pk: self._record(webhook) for webhook in batch}
         wanted = Q(pk__in=[])
@@ -135,7 +149,23 @@ class _Verdicts:
         """Decide one, and note which state it pokes."""
         verdict = self._decide(webhook)
         self.poked |= verdict.state_ids
+        self._causes |= dict.fromkeys(verdict.state_ids, self.cause(webhook))
         return verdict
+
+    def cause(self, webhook: Webhook) -> tuple[str, str]:
+        """Correlation id and trace of what a webhook tells: of our own request, else of the one that brought it."""
+        found = self._requests.get(self._read[webhook.pk][1]) or webhook
+        return found.correlation_id, found.traceparent
+
+    def write_causes(self) -> None:
+        """Note at the poked states what they were poked for."""
+        values = {
+            "states": list(self._causes),
+            "correlations": [one[0] for one in self._causes.values()],
+            "traces": [one[1] for one in self._causes.values()],
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(CAUSES_SQL, values)
 
     def _decide(self, webhook: Webhook) -> _Verdict:
         integration = self._integration(webhook.integration)
@@ -161,6 +191,8 @@ class _Verdicts:
                     "livemode": webhook.livemode,
                     "remote_id": webhook.remote_id,
                     "priority": Priority.WEBHOOK,
+                    "correlation_id": self.cause(webhook)[0],
+                    "traceparent": self.cause(webhook)[1],
                 },
             )
         return _Verdict()

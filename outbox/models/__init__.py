@@ -12,7 +12,7 @@ from outbox.models.inbox import (
     ParkedState,
 )
 from outbox.models.log import AggregateSequence, LogEntry, Retained, StoredEvent, Unsequenced
-from outbox.models.subscription import Lane, RelayProcess, Subscription, TopicFigure, Watermark
+from outbox.models.subscription import DurationFigure, Lane, RelayProcess, Subscription, TopicFigure, Watermark
 
 __all__ = [
     "AggregateSequence",
@@ -20,6 +20,7 @@ __all__ = [
     "DeliveryAttempt",
     "DeliveryState",
     "Detour",
+    "DurationFigure",
     "InboxAggregate",
     "InboxMessage",
     "InboxPartition",

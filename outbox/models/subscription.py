@@ -147,3 +147,22 @@ class TopicFigure(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subscription_id} {self.topic}"
+
+
+class DurationFigure(models.Model):
+    """Calls of a subscriber by the time that they took: one bar of a histogram.
+
+    Written as ``TopicFigure`` is.
+    """
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE)
+    upto = models.FloatField(help_text="Seconds that none of these calls exceeded; infinity is the last bar.")
+    calls = models.BigIntegerField(default=0, db_default=0)
+    seconds = models.FloatField(default=0, db_default=0, help_text="That all of them took together.")
+
+    class Meta:
+        db_table = "outbox_duration_figure"
+        constraints = [models.UniqueConstraint(fields=["subscription", "upto"], name="outbox_duration_figure_uniq")]
+
+    def __str__(self) -> str:
+        return f"{self.subscription_id} {self.upto}"

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
 import logging
-import logging.config
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import structlog
@@ -13,42 +10,16 @@ from django.test import Client
 
 from operations.correlation import correlation_bound
 from operations.keys import IssuedKey
-from zenskar.logs import MASK, logging_config, mask_secrets
+from tests.capturing import Capture, captured, formatter
+from zenskar.logs import MASK, mask_secrets
 
 pytestmark = pytest.mark.feature("A13")
-
-Lines = list[dict[str, Any]]
-
-
-class Capture(logging.Handler):
-    """Keeps what a handler would have written."""
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        super().__init__()
-        self.setFormatter(formatter)
-        self.text: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text.append(self.format(record))
-
-    def lines(self) -> Lines:
-        return [json.loads(line) for line in self.text]
-
-
-def formatter(form: Any) -> logging.Formatter:
-    configuration = logging_config(form=form)
-    made: logging.Formatter = logging.config.DictConfigurator(configuration).configure_formatter(
-        dict(configuration["formatters"]["lines"])
-    )
-    return made
 
 
 @pytest.fixture
 def capture() -> Iterator[Capture]:
-    handler = Capture(formatter("json"))
-    logging.getLogger().addHandler(handler)
-    yield handler
-    logging.getLogger().removeHandler(handler)
+    with captured() as handler:
+        yield handler
 
 
 def test_it_writes_json_with_the_correlation_id(capture: Capture) -> None:
