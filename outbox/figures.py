@@ -30,7 +30,8 @@ SELECT s.name,
          CASE WHEN w.waiting < %(lane)s THEN w.waiting
               ELSE greatest(w.waiting, ((SELECT position FROM head) - n.cursor) / 64) END), 0)::bigint,
        COALESCE(sum(n.processed), 0)::bigint, COALESCE(sum(n.errors), 0)::bigint, COALESCE(sum(n.retries), 0)::bigint,
-       COALESCE(EXTRACT(epoch FROM clock_timestamp() - least(min(o.created_at), (SELECT oldest FROM fresh))), 0)::float8,
+       COALESCE(EXTRACT(epoch FROM clock_timestamp()
+                                   - least(min(o.created_at), (SELECT oldest FROM fresh))), 0)::float8,
        s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true),
        s.breaker_failures > 0,
        s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true) AND s.paused_by = %(system)s
