@@ -19,7 +19,7 @@ class OperationsConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
         from django.db.models.signals import post_migrate
 
-        from operations import logins, metrics, overview, roles, tiles
+        from operations import logins, metrics, overview, recording, roles, tiles
         from operations.alerts.conf import alert_settings
         from operations.alerts.own import register_own
         from operations.conf import access_settings
@@ -30,6 +30,7 @@ class OperationsConfig(AppConfig):
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 
+        recording.recorder_ensure()
         # A bad setting stops the start, not the first use.
         access_settings()
         alert_settings()

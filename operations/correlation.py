@@ -102,8 +102,8 @@ class CorrelationMiddleware:
             response[HEADER] = correlation_id()
             route = request.resolver_match.route if request.resolver_match else ""
             work.tell(
-                f"{method} {route}".rstrip(),
+                name=f"{method} {route}".rstrip(),
                 failed=str(response.status_code) if response.status_code >= 500 else "",
-                **{"http.route": route, "http.response.status_code": response.status_code},
+                attributes={"http.route": route, "http.response.status_code": response.status_code},
             )
             return response

@@ -37,7 +37,7 @@ class Step(Protocol):
 
     traceparent: str
 
-    def tell(self, name: str = "", /, *, failed: str = "", **attributes: str | int | float | bool) -> None:
+    def tell(self, *, name: str = "", failed: str = "", attributes: Attributes | None = None) -> None:
         """Add what is known by now.
 
         Args:
@@ -60,7 +60,7 @@ class _Unrecorded:
     def __init__(self, traceparent: str) -> None:
         self.traceparent = traceparent
 
-    def tell(self, name: str = "", /, *, failed: str = "", **attributes: str | int | float | bool) -> None:
+    def tell(self, *, name: str = "", failed: str = "", attributes: Attributes | None = None) -> None:
         pass
 
 

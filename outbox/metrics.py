@@ -6,6 +6,7 @@ its answer is the same in each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ from django.db import Error
 from prometheus_client import Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from outbox.figures import (
     SubscriberFigures,
@@ -74,7 +74,7 @@ class OutboxCollector(Collector):
             labels=["subscriber"],
         )
         for name, one in durations.items():
-            buckets = [(floatToGoString(upto), float(count)) for upto, count in one.buckets]
+            buckets = [("+Inf" if math.isinf(upto) else str(upto), float(count)) for upto, count in one.buckets]
             metric.add_metric([name], buckets, one.seconds)
         yield metric
 

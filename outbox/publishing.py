@@ -104,7 +104,10 @@ def publish_many(events: Iterable[NewEvent]) -> list[int]:
     batch = list(events)
     if not batch:
         return []
-    attributes = {"messaging.batch.message_count": len(batch), "messaging.destination.name": batch[0].topic}
+    attributes: dict[str, str | int] = {
+        "messaging.batch.message_count": len(batch),
+        "messaging.destination.name": batch[0].topic,
+    }
     with step("publish", kind="producer", attributes=attributes) as publishing, connection.cursor() as cursor:
         context = (correlation_id(), publishing.traceparent)
         if len(batch) == 1:

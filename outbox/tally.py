@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ class Tally:
         self._errors: Counter[str] = Counter()
         self._retries: Counter[str] = Counter()
         self._calls: Counter[float] = Counter()
-        self._seconds: Counter[float] = Counter()
+        self._seconds: defaultdict[float, float] = defaultdict(float)
         self._next_write = 0.0
 
     def add(self, through: Iterable[str], failed: Iterable[str], retried: Iterable[str] = ()) -> None:
@@ -77,7 +77,7 @@ class Tally:
 
     def _write_durations(self) -> None:
         bounds = sorted(self._calls)
-        values = {
+        values: dict[str, Any] = {
             "name": self._name,
             "upto": bounds,
             "calls": [self._calls[upto] for upto in bounds],

@@ -43,6 +43,7 @@ FOREIGN = (
     "CELERY_",
     "WEB_CONCURRENCY",
     "LOG_",
+    "OTEL_",
 )
 """What a developer's own environment may hold, and no test may see."""
 

@@ -81,7 +81,8 @@ def sync_leased(lease: Lease, *, on_step: Callable[[str], None] = no_step) -> Ou
     """Synchronise a row that was taken, and give it back; under the correlation id of what asked for it last."""
     with work_bound("sync", correlation=lease.correlation_id, traceparent=lease.traceparent, kind="consumer") as work:
         outcome = _sync_leased(lease, on_step)
-        work.tell(failed=outcome.value if outcome is Outcome.FAILED else "", **{"zenskar.outcome": outcome.value})
+        failed = outcome.value if outcome is Outcome.FAILED else ""
+        work.tell(failed=failed, attributes={"zenskar.outcome": outcome.value})
         return outcome
 
 

@@ -159,7 +159,7 @@ class _Verdicts:
 
     def write_causes(self) -> None:
         """Note at the poked states what they were poked for."""
-        values = {
+        values: dict[str, Any] = {
             "states": list(self._causes),
             "correlations": [one[0] for one in self._causes.values()],
             "traces": [one[1] for one in self._causes.values()],

@@ -27,6 +27,7 @@ STAMP = VENV / "requirements.json"
 RUN = ("requirements.txt", "requirements-sandbox.txt")
 DEV = (*RUN, "requirements-dev.txt")
 BENCH = "requirements-bench.txt"
+OTEL = "requirements-otel.txt"
 
 
 class Trouble(Exception):
@@ -99,7 +100,8 @@ def compile_requirements() -> None:
     uv = _uv()
     if uv is None:
         raise Trouble("Compiling the requirements needs uv: https://docs.astral.sh/uv/")
-    for name in (*DEV, BENCH):
+    # Each after those that hold its versions.
+    for name in (*RUN, OTEL, DEV[-1], BENCH):
         command = [uv, "pip", "compile", "-q", "--no-header", "--generate-hashes", "--universal", "--upgrade"]
         command += ["--python-version", "3.11", "--no-emit-find-links", "--no-emit-index-url"]
         _run([*command, name.replace(".txt", ".in"), "-o", name], "uv could not compile " + name)
