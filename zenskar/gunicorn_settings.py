@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from typing import Any
 
 from dbresilience.typed_settings import as_whole
 
@@ -27,3 +30,24 @@ control_socket_disable = True
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
+
+# The counters of all web processes are added up, through files that the first import of prometheus_client must know of.
+# Made here unless the deployment names a folder, which it then empties itself before each start.
+_own_metrics = (
+    "" if os.environ.get("PROMETHEUS_MULTIPROC_DIR", "").strip() else tempfile.mkdtemp(prefix="zenskar-metrics-")
+)
+if _own_metrics:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _own_metrics
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Gunicorn's hook: what a process that ended had counted stays, what it was at is forgotten."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """Gunicorn's hook: nothing is left behind."""
+    if _own_metrics:
+        shutil.rmtree(_own_metrics, ignore_errors=True)
