@@ -82,6 +82,10 @@ SELECT f.subscription_id, f.upto, f.calls, f.seconds
   FROM outbox_duration_figure f JOIN outbox_subscription s ON s.name = f.subscription_id AND s.active
  ORDER BY 1, 2
 """
+# A row for each partition of each group that a worker has had, and not more.
+CONSUMERS_SQL: Final = """
+SELECT consumer_group, topic, sum(lag)::bigint FROM outbox_inbox_partition GROUP BY 1, 2 ORDER BY 1, 2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +219,11 @@ def durations_figures() -> dict[str, DurationFigures]:
             list(zip(BOUNDS, sums, strict=True)), math.fsum(seconds for _, seconds in bars.values())
         )
     return found
+
+
+def consumers_figures() -> list[tuple[str, str, int]]:
+    """Group, topic and how many messages wait in its partitions, as workers last reported it."""
+    with connection.cursor() as cursor:
+        cursor.execute(CONSUMERS_SQL)
+        rows: list[tuple[str, str, int]] = cursor.fetchall()
+        return rows

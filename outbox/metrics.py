@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from outbox.figures import (
     SubscriberFigures,
+    consumers_figures,
     durations_figures,
     failed_figures,
     subscribers_figures,
@@ -44,7 +45,7 @@ class OutboxCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             figures, failed, durations = subscribers_figures(), failed_figures(), durations_figures()
-            topics = topics_figures(figures)
+            topics, consumers = topics_figures(figures), consumers_figures()
         except Error as exc:
             log.warning("outbox_figures_missing", error=type(exc).__name__)
             return
@@ -67,6 +68,12 @@ class OutboxCollector(Collector):
         )
         for open_ in failed:
             metric.add_metric([open_.subscriber, open_.topic, open_.state], open_.count)
+        yield metric
+        metric = GaugeMetricFamily(
+            "zenskar_kafka_consumer_lag", "Messages that wait for a group of ours.", labels=["group", "topic"]
+        )
+        for group, topic, lag in consumers:
+            metric.add_metric([group, topic], lag)
         yield metric
         metric = HistogramMetricFamily(
             "zenskar_outbox_processing_duration_seconds",

@@ -44,7 +44,7 @@ def child_exit(server: Any, worker: Any) -> None:
     """Gunicorn's hook: what a process that ended had counted stays, what it was at is forgotten."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(worker.pid)
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:

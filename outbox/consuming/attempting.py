@@ -10,12 +10,14 @@ from typing import Final
 import structlog
 from django.db import connection, transaction
 
-from operations.correlation import correlation_bound
+from operations.correlation import work_bound
 from outbox.conf import kafka_settings, outbox_settings
 from outbox.consuming.handlers import ANY, Handler, handler_for
 from outbox.consuming.messages import Envelope, Message, Record, Unreadable, payload_read
 from outbox.errors import DeliveryError, ErrorClass
 from outbox.failures import HALTING, MESSAGE_LENGTH, TRACEBACK_LENGTH, fingerprint_of, is_database_trouble, plain
+
+log = structlog.get_logger(__name__)
 
 # A deferred constraint would speak up at COMMIT, when nobody can tell whose fault it is; the next handler gets its
 # transaction as it expects it.
@@ -76,13 +78,28 @@ def message_attempt(
         handler, message = _message(group, topic, record, envelope)
         message = replace(message, attempt=attempt, late=late)
         with (
+            work_bound(
+                f"handle {topic}",
+                correlation=message.correlation_id,
+                traceparent=message.traceparent,
+                kind="consumer",
+                attributes={"messaging.destination.name": topic, "messaging.consumer.group.name": group},
+            ),
             transaction.atomic(),
-            correlation_bound(message.correlation_id),
-            structlog.contextvars.bound_contextvars(traceparent=message.traceparent),
         ):
             handler.function(message)
             with connection.cursor() as cursor:
                 cursor.execute(CONSTRAINTS_SQL)
+            log.info(
+                "message_handled",
+                group=group,
+                topic=topic,
+                partition=record.partition,
+                offset=record.offset,
+                id=message.id,
+                type=message.type,
+                attempt=attempt,
+            )
     except Exception as exc:
         if is_database_trouble(exc):
             raise

@@ -16,7 +16,9 @@ from zenskar.sandbox import processes
 pytestmark = pytest.mark.feature("A13")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COUNTED = re.compile(r'^zenskar_http_requests_total\{method="GET",route="\^livez/\?\$",status="200"\} (\S+)$', re.MULTILINE)
+COUNTED = re.compile(
+    r'^zenskar_http_requests_total\{method="GET",route="\^livez/\?\$",status="200"\} (\S+)$', re.MULTILINE
+)
 
 
 @pytest.fixture
