@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from outbox.console import deliveries, records, subscribers
+from outbox.console import consumed, deliveries, records, subscribers
 
-__all__ = ["deliveries", "records", "subscribers"]
+__all__ = ["consumed", "deliveries", "records", "subscribers"]

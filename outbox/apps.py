@@ -17,6 +17,10 @@ class OutboxConfig(AppConfig):
         from operations.troubles import sources
         from outbox import checks, tiles  # noqa: F401 - the checks register themselves
         from outbox.conf import kafka_settings, outbox_settings
+        from outbox.consuming.collector import ConsumerCollector
+        from outbox.consuming.conf import consumer_settings
+        from outbox.consuming.operation import RedriveConsumed
+        from outbox.consuming.troubles import ConsumedDeadLetters
         from outbox.metrics import OutboxCollector
         from outbox.readiness import relay_register
         from outbox.replays import ReplayDeliveries
@@ -25,8 +29,12 @@ class OutboxConfig(AppConfig):
         # A bad setting stops the start, not the first use.
         outbox_settings()
         kafka_settings()
+        consumer_settings()
         relay_register()
         overview.register("Log", tiles.log, permission="outbox.view_subscription", order=20)
         SCRAPED.register(OutboxCollector())
+        SCRAPED.register(ConsumerCollector())
         kinds.register(ReplayDeliveries())
+        kinds.register(RedriveConsumed())
         sources.register(DeadDeliveries())
+        sources.register(ConsumedDeadLetters())

@@ -55,7 +55,8 @@ INBOX_SQL: Final = """
 WITH gone AS (
   DELETE FROM outbox_inbox WHERE (consumer_group, event_id) IN (
     SELECT consumer_group, event_id FROM outbox_inbox
-     WHERE handled_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY handled_at LIMIT %(batch)s)
+     WHERE outcome IN ('success', 'ignored')
+       AND handled_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY handled_at LIMIT %(batch)s)
   RETURNING 1
 )
 SELECT count(*) FROM gone
@@ -121,7 +122,7 @@ def rows_prunable() -> dict[str, int]:
             ("deliveries", "outbox_delivery", "state = 'resolved' AND resolved_at", config.deliveries),
             ("replacements", "outbox_replacement", "created_at", config.deliveries),
             ("watermarks", "outbox_watermark", "passed_at", config.watermarks),
-            ("inbox", "outbox_inbox", "handled_at", inbox),
+            ("inbox", "outbox_inbox", "outcome IN ('success', 'ignored') AND handled_at", inbox),
             ("consumed", "outbox_inbox_parked", "state = 'resolved' AND resolved_at", inbox),
         ):
             cursor.execute(

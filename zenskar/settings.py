@@ -225,7 +225,9 @@ CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 
 # -- The log and its subscribers ---------------------------------------------------------------------------
-OUTBOX_SUBSCRIBERS: list[str] = ["customers.sync.pokes.SyncPokes"]
+# How news of changed customers reaches the synchronisation: straight from the log, or through Kafka by a worker.
+SYNC_ROUTE = env.str("SYNC_ROUTE", default="") or "log"
+OUTBOX_SUBSCRIBERS: list[str] = [] if SYNC_ROUTE == "kafka" else ["customers.sync.pokes.SyncPokes"]
 if KAFKA_BOOTSTRAP_SERVERS:
     OUTBOX_SUBSCRIBERS.append("outbox.kafka.KafkaSubscriber")
 OUTBOX_RELAY_COMPANIONS: list[str] = [
@@ -235,7 +237,7 @@ OUTBOX_RELAY_COMPANIONS: list[str] = [
     "projections.runner.projections_run_once",
 ]
 # Modules whose functions handle what ``manage.py kafka_worker`` consumes.
-KAFKA_HANDLERS: list[str] = []
+KAFKA_HANDLERS: list[str] = ["customers.sync.consuming"] if SYNC_ROUTE == "kafka" else []
 PROJECTIONS: list[str] = [
     "customers.readmodels.directory.CustomerDirectory",
     "customers.readmodels.activity.CustomerActivity",

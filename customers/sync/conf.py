@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from customers.sync.fields import root_of
@@ -32,6 +33,7 @@ class SyncSettings:
         retry_base_delay: seconds; the first wait is at most twice this (``SYNC_RETRY_BASE_DELAY``).
         retry_max_delay: seconds; no wait is longer (``SYNC_RETRY_MAX_DELAY``).
         field_owner: see the module (``SYNC_FIELD_OWNER``).
+        route: how news of changes comes, straight from the ``log`` or through ``kafka`` (``SYNC_ROUTE``).
     """
 
     concurrency: int
@@ -39,6 +41,7 @@ class SyncSettings:
     retry_base_delay: float
     retry_max_delay: float
     field_owner: Mapping[str, Owner]
+    route: str
 
     def owner_of(self, field: str) -> Owner:
         """Who wins a collision on ``field``."""
@@ -60,7 +63,16 @@ def sync_settings() -> SyncSettings:
         retry_base_delay=number("SYNC_RETRY_BASE_DELAY", 1.0, 0.0, 60.0),
         retry_max_delay=number("SYNC_RETRY_MAX_DELAY", 300.0, 0.0, 86_400.0),
         field_owner=_field_owner(setting("SYNC_FIELD_OWNER", {})),
+        route=_route(str(setting("SYNC_ROUTE", "log"))),
     )
+
+
+def _route(given: str) -> str:
+    if given not in ("log", "kafka"):
+        raise ImproperlyConfigured("SYNC_ROUTE must be log or kafka.")
+    if given == "kafka" and not settings.KAFKA_BOOTSTRAP_SERVERS:
+        raise ImproperlyConfigured("SYNC_ROUTE=kafka needs KAFKA_BOOTSTRAP_SERVERS.")
+    return given
 
 
 def _field_owner(raw: object) -> Mapping[str, Owner]:

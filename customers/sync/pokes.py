@@ -5,8 +5,8 @@ It says "look again" and nothing else, so it coalesces by itself: a thousand eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from django.db import connection
@@ -46,8 +46,25 @@ ON CONFLICT (integration, customer_id) DO UPDATE SET
 """
 
 
+class Poke(NamedTuple):
+    """News that a customer changed.
+
+    Attributes:
+        customer_id: which.
+        origin: where the change came from.
+        priority: one of ``Priority``.
+        correlation_id, traceparent: of the change; those of the sync that it asks for.
+    """
+
+    customer_id: UUID
+    origin: str
+    priority: int
+    correlation_id: str = ""
+    traceparent: str = ""
+
+
 class SyncPokes(Subscriber):
-    """Marks the sync states of changed customers, in every integration but the one that the change came from."""
+    """Marks the sync states of changed customers, straight from the log (``SYNC_ROUTE=log``)."""
 
     name: ClassVar[str] = "sync"
     topics: ClassVar[frozenset[str] | None] = frozenset({TOPIC})
@@ -55,29 +72,17 @@ class SyncPokes(Subscriber):
 
     def deliver(self, events: Sequence[Event], deadline: Deadline) -> list[Failure]:
         """Mark the rows, in the transaction of the cursor."""
-        for integration in integrations().values():
-            poked: dict[UUID, int] = {}
-            causes: dict[UUID, tuple[str, str]] = {}
-            for event in events:
-                # What came from there is known there, and the base says so.
-                if event.aggregate_type == AGGREGATE and event.origin != integration.name:
-                    customer_id, priority = UUID(event.aggregate_id), _priority(event)
-                    poked[customer_id] = min(priority, poked.get(customer_id, priority))
-                    causes[customer_id] = _cause(event)
-            if poked:
-                with connection.cursor() as cursor:
-                    cursor.execute(
-                        POKE_SQL,
-                        {
-                            "integration": integration.name,
-                            "account": integration.account,
-                            "livemode": integration.livemode,
-                            "customers": list(poked),
-                            "priorities": list(poked.values()),
-                            "correlations": [causes[one][0] for one in poked],
-                            "traces": [causes[one][1] for one in poked],
-                        },
-                    )
+        customers_poke(
+            Poke(
+                UUID(event.aggregate_id),
+                event.origin,
+                priority_of(event.headers),
+                event.correlation_id,
+                event.traceparent,
+            )
+            for event in events
+            if event.aggregate_type == AGGREGATE
+        )
         return []
 
     def after_commit(self, events: Sequence[Event]) -> None:
@@ -85,10 +90,36 @@ class SyncPokes(Subscriber):
         wake("sync")
 
 
-def _priority(event: Event) -> int:
-    return Priority.BULK if event.headers.get("priority") == "bulk" else Priority.INTERACTIVE
+def customers_poke(pokes: Iterable[Poke]) -> None:
+    """Mark the sync states of changed customers dirty, in the transaction under way.
+
+    Whoever carries the news, from the log or through Kafka, calls this. In each integration but the one that a change
+    came from: what came from there is known there, and the base says so.
+    """
+    news = list(pokes)
+    for integration in integrations().values():
+        poked: dict[UUID, int] = {}
+        causes: dict[UUID, Poke] = {}
+        for poke in news:
+            if poke.origin != integration.name:
+                poked[poke.customer_id] = min(poke.priority, poked.get(poke.customer_id, poke.priority))
+                causes[poke.customer_id] = poke
+        if poked:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    POKE_SQL,
+                    {
+                        "integration": integration.name,
+                        "account": integration.account,
+                        "livemode": integration.livemode,
+                        "customers": list(poked),
+                        "priorities": list(poked.values()),
+                        "correlations": [causes[one].correlation_id[:ID_LENGTH] for one in poked],
+                        "traces": [trace_valid(causes[one].traceparent) for one in poked],
+                    },
+                )
 
 
-def _cause(event: Event) -> tuple[str, str]:
-    """Correlation id and trace of the change: those of the sync that it asks for."""
-    return event.correlation_id[:ID_LENGTH], trace_valid(event.traceparent)
+def priority_of(headers: Mapping[str, str]) -> int:
+    """How urgent a change is, as its event says."""
+    return Priority.BULK if headers.get("priority") == "bulk" else Priority.INTERACTIVE

@@ -20,6 +20,7 @@ def message_park(
     envelope: Envelope,
     fault: Fault | None = None,
     wait: float | None = None,
+    redriven: bool = False,
 ) -> None:
     """Write a message down, under the lock of its aggregate.
 
@@ -30,6 +31,7 @@ def message_park(
         envelope: what its headers say.
         fault: why it failed; None when it only waits behind another one of its aggregate.
         wait: seconds until its next attempt; None with a fault means that it is dead.
+        redriven: whether a person sends it again.
     """
     parked = ParkedMessage(
         consumer_group=group,
@@ -45,6 +47,7 @@ def message_park(
         aggregate_type=envelope.aggregate_type,
         aggregate_id=envelope.aggregate_id,
         state=ParkedState.WAITING,
+        redriven=redriven,
     )
     if fault is not None:
         fault_note(parked, fault, wait=wait)

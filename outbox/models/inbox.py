@@ -33,8 +33,10 @@ class InboxMessage(models.Model):
     class Meta:
         db_table = "outbox_inbox"
         indexes = [
-            # Serves retention: what was handled long ago.
-            models.Index(fields=["handled_at"], name="outbox_inbox_handled"),
+            # Serves retention: what was handled long ago. What is parked stays known as long as it is.
+            models.Index(
+                fields=["handled_at"], condition=Q(outcome__in=["success", "ignored"]), name="outbox_inbox_done"
+            ),
         ]
 
     def __str__(self) -> str:
