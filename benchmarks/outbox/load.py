@@ -35,7 +35,7 @@ def keys(kind: str, count: int) -> list[str]:
 def forget_all() -> None:
     """Empty tables, as after the migration."""
     with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {TABLES}")
+        cursor.execute(f"TRUNCATE {TABLES} CASCADE")
 
 
 def fill(aggregates: Sequence[str]) -> None:
