@@ -22,7 +22,7 @@ assert 500 <= len(orjson.dumps(PAYLOAD)) <= 524
 TABLES = (
     "outbox_event, outbox_log, outbox_unsequenced, outbox_aggregate, outbox_subscription, outbox_lane,"
     " outbox_watermark, outbox_relay, outbox_delivery, outbox_attempt, outbox_detour, outbox_topic_figure,"
-    " operations_item, operations_operation"
+    " outbox_duration_figure, operations_item, operations_operation"
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -168,3 +169,15 @@ def test_it_checks_its_settings(settings: LazySettings, values: dict[str, object
     messages: list[checks.CheckMessage] = check_subscribers()
 
     assert [message.id for message in messages] == found
+
+
+@pytest.mark.feature("D7")
+@pytest.mark.parametrize("port", ["taken", "70000"])
+def test_it_says_in_one_line_that_it_cannot_serve_its_figures(collector: Collector, port: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1] if port == "taken" else port
+
+        with pytest.raises(CommandError, match="--metrics-port: "):
+            call_command("relay", "--metrics-port", str(number))

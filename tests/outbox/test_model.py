@@ -31,6 +31,7 @@ NAMES = ("a", "b")
 TABLES = (
     "outbox_event, outbox_log, outbox_unsequenced, outbox_aggregate, outbox_subscription, outbox_lane,"
     " outbox_watermark, outbox_relay, outbox_delivery, outbox_attempt, outbox_detour, outbox_topic_figure,"
+    " outbox_duration_figure,"
     " outbox_replacement, operations_auditentry"
 )
 

@@ -10,6 +10,7 @@ from django.test import Client
 
 from operations.correlation import correlation_bound
 from operations.keys import IssuedKey
+from operations.tracing import trace_valid
 from tests.capturing import Capture, captured, formatter
 from zenskar.logs import MASK, mask_secrets
 
@@ -127,6 +128,26 @@ def test_it_writes_the_trace_of_a_fault(capture: Capture) -> None:
     assert line["correlation_id"] == "order-19"
     assert line["exception"][0]["exc_type"] == "RuntimeError"
     assert line["exception"][0]["frames"]
+
+
+def test_it_names_a_fault_alike_whatever_the_values(capture: Capture) -> None:
+    log = structlog.get_logger("zenskar.test")
+
+    for text in ("for order 17", "for order 18"):
+        try:
+            correlation_bound(text.encode()).__enter__()  # type: ignore[arg-type]
+        except TypeError:
+            log.exception("failed")
+    try:
+        trace_valid(17)  # type: ignore[arg-type]
+    except TypeError as exc:
+        log.error("failed", exc_info=exc)
+    logging.getLogger("some.library").error("no trace")
+
+    first, second, other, plain = capture.lines()
+    assert first["fault"] == second["fault"] != other["fault"]
+    assert len(first["fault"]) == 12
+    assert "fault" not in plain
 
 
 def test_it_is_the_logging_in_force() -> None:

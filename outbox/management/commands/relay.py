@@ -22,7 +22,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--subscriber", action="append", metavar="NAME", help="only this one; may be repeated")
         parser.add_argument("--once", action="store_true", help="deliver what waits, then end")
-        parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve this process's figures")
+        parser.add_argument("--metrics-port", type=int, metavar="PORT", help="serve figures of this process alone")
+        parser.add_argument(
+            "--metrics-host", default="127.0.0.1", metavar="ADDRESS", help="where; they are served without a token"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         names: list[str] | None = options["subscriber"]
@@ -37,7 +40,10 @@ class Command(BaseCommand):
         if options["metrics_port"]:
             from prometheus_client import start_http_server
 
-            start_http_server(options["metrics_port"])
+            try:
+                start_http_server(options["metrics_port"], options["metrics_host"])
+            except (OSError, OverflowError) as exc:
+                raise CommandError(f"--metrics-port: {exc}") from exc
         relay = Relay(names)
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
