@@ -6,7 +6,6 @@ import hashlib
 import random
 import re
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
+from dbresilience.error_texts import error_text, traceback_text
 from dbresilience.sqlstate import is_connection_loss, sqlstate_of
 from outbox.errors import DeliveryError, ErrorClass
 from outbox.events import Event
@@ -143,8 +143,8 @@ def failure_of(event: Event, exc: Exception) -> Failure:
         event=event,
         error_class=exc.error_class if isinstance(exc, DeliveryError) else ErrorClass.RETRYABLE,
         code=exc.code if isinstance(exc, DeliveryError) else type(exc).__name__,
-        message=str(exc)[:MESSAGE_LENGTH],
-        traceback="" if known else "".join(traceback.format_exception(exc))[-TRACEBACK_LENGTH:],
+        message=error_text(exc)[:MESSAGE_LENGTH],
+        traceback="" if known else traceback_text(exc)[-TRACEBACK_LENGTH:],
     )
 
 

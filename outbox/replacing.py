@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any, Final
 
 import orjson
@@ -21,8 +22,8 @@ from outbox.publishing import publish
 LARGEST_BYTES: Final = 1_000_000
 DIFFERENCES_SHOWN: Final = 500
 
-Validator = Callable[[str, int, Mapping[str, Any]], None]
-"""Takes type, schema version and payload of an event; raises ValueError with one sentence if it is not valid."""
+Validator = Callable[[str, int, Mapping[str, Any], Mapping[str, Any]], None]
+"""Takes an event's type and schema version, its payload before and after; raises ValueError with one sentence."""
 
 
 def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str, reason: str) -> Replacement:
@@ -51,7 +52,7 @@ def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str
         delivery = Delivery.objects.get(pk=delivery_id)
         original = _original(delivery)
         before = original["payload"]
-        payload_validate(original["type"], original["schema_version"], before, payload)
+        payload_validate(original, payload)
         diff = payload_diff(before, payload)
         if not diff:
             raise DecisionRefused("Nothing was changed; retry the delivery instead.")
@@ -85,12 +86,17 @@ def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str
     return run_in_transaction(work)
 
 
-def payload_validate(type_: str, schema_version: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Whether an edited payload may be published.
+def payload_validate(original: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Whether an edited payload may be published in place of an event's.
 
+    What holds the id of the aggregate stays: an edit does not make an event one of something else.
     OUTBOX_PAYLOAD_VALIDATORS names a function for events of a type (``customer.updated``) or of all types of a kind
-    (``customer.*``). Without one the original stands in for the schema: no field of its first level may go or come, and
-    each keeps its kind of value, or becomes null.
+    (``customer.*``). Without one the original stands in for the schema: no field of its first level may go or come,
+    each keeps its kind of value, and null stands only where it stood.
+
+    Args:
+        original: ``type``, ``schema_version``, ``aggregate_id`` and ``payload`` of the event.
+        after: the edited payload.
 
     Raises:
         InvalidEvent: it may not; the message says why.
@@ -103,20 +109,20 @@ def payload_validate(type_: str, schema_version: int, before: Mapping[str, Any],
         raise InvalidEvent(f"The payload cannot be written as JSON: {exc}") from exc
     if size > LARGEST_BYTES:
         raise InvalidEvent(f"The payload takes {size} bytes; {LARGEST_BYTES} is the most.")
+    type_, before = str(original["type"]), original["payload"]
+    for name, value in before.items():
+        if value == original["aggregate_id"] and after.get(name, value) != value:
+            raise InvalidEvent(f"The field {name[:100]!r} must stay as it was: it says what the event is about.")
     validators = payload_validators()
     path = validators.get(type_) or validators.get(f"{type_.partition('.')[0]}.*")
-    if path is not None:
-        validate: Validator = import_string(path)
-        try:
-            validate(type_, schema_version, after)
-        except ValueError as exc:
-            raise InvalidEvent(str(exc)) from exc
+    if path is None:
+        _validate_alike(before, after)
         return
-    for name in sorted(set(before) ^ set(after)):
-        raise InvalidEvent(f"The field {name[:100]!r} is {'missing' if name in before else 'unknown'}.")
-    for name, value in after.items():
-        if value is not None and before[name] is not None and _kind(value) != _kind(before[name]):
-            raise InvalidEvent(f"The field {name[:100]!r} must be of the kind {_kind(before[name])}.")
+    validate: Validator = import_string(path)
+    try:
+        validate(type_, original["schema_version"], before, after)
+    except ValueError as exc:
+        raise InvalidEvent(str(exc)) from exc
 
 
 def payload_diff(before: Any, after: Any, pointer: str = "") -> list[dict[str, Any]]:
@@ -137,6 +143,27 @@ def payload_diff(before: Any, after: Any, pointer: str = "") -> list[dict[str, A
         if before == after and type(before) is type(after)
         else [{"pointer": pointer, "before": before, "after": after}]
     )
+
+
+def _validate_alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    for name in sorted(set(before) ^ set(after)):
+        raise InvalidEvent(f"The field {name[:100]!r} is {'missing' if name in before else 'unknown'}.")
+    for name, value in after.items():
+        if before[name] is not None and _kind(value) != _kind(before[name]):
+            raise InvalidEvent(f"The field {name[:100]!r} must be of the kind {_kind(before[name])}.")
+        if _has_new_null(before[name], value):
+            raise InvalidEvent(f"The field {name[:100]!r} must hold null only where it did.")
+
+
+def _has_new_null(before: Any, after: Any) -> bool:
+    """Whether null stands somewhere in ``after`` where there was a value, or nothing, in ``before``."""
+    if isinstance(after, dict):
+        old = before if isinstance(before, dict) else {}
+        return any(_has_new_null(old.get(name, ""), value) for name, value in after.items())
+    if isinstance(after, list):
+        rest = before if isinstance(before, list) else []
+        return any(_has_new_null(old, value) for old, value in zip_longest(rest[: len(after)], after, fillvalue=""))
+    return after is None and before is not None
 
 
 def _original(delivery: Delivery) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from django.db import Error, OperationalError, connection, transaction
 
+from dbresilience.error_texts import error_text, traceback_text
 from outbox.events import Event
 from outbox.failures import is_database_trouble
 from projections.errors import ApplyError, ErrorClass
@@ -118,8 +118,8 @@ def _failed(event: Event, exc: Exception) -> Failed:
         event=event,
         error_class=_class_of(exc),
         code=type(exc).__name__,
-        message=str(exc)[:MESSAGE_LENGTH],
-        traceback="".join(traceback.format_exception(exc))[-TRACEBACK_LENGTH:],
+        message=error_text(exc)[:MESSAGE_LENGTH],
+        traceback=traceback_text(exc)[-TRACEBACK_LENGTH:],
     )
 
 

@@ -236,6 +236,10 @@ OUTBOX_RELAY_COMPANIONS: list[str] = [
     "operations.long_actions.runner.operations_run_once",
     "projections.runner.projections_run_once",
 ]
+# What an operator may make of an event that is edited and published again.
+OUTBOX_PAYLOAD_VALIDATORS: str | dict[str, str] = env.str("OUTBOX_PAYLOAD_VALIDATORS", "") or {
+    "customer.*": "customers.edited_events.customer_event_validate"
+}
 # Modules whose functions handle what ``manage.py kafka_worker`` consumes.
 KAFKA_HANDLERS: list[str] = ["customers.sync.consuming"] if SYNC_ROUTE == "kafka" else []
 PROJECTIONS: list[str] = [

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 from django.db import connection
 
+from dbresilience.error_texts import error_text
 from dbresilience.sqlstate import is_connection_loss, sqlstate_of
 from dbresilience.transactions import run_in_transaction
 from operations.long_actions.errors import LeaseLost
@@ -116,7 +117,7 @@ class CarryingOut:
             if len(rows) > 1 and self._kind.repeatable:
                 return False
             code = type(exc).__name__ if len(rows) == 1 else "outcome_unknown"
-            outcomes = [Outcome(row.pk, ItemState.FAILED, code, str(exc)) for row in rows]
+            outcomes = [Outcome(row.pk, ItemState.FAILED, code, error_text(exc)) for row in rows]
         size = batch_after(allowance.limit, len(rows), time.monotonic() - started, self._kind.batch_size)
         self.record(operation, outcomes, batch=size)
         return True
@@ -161,7 +162,7 @@ class CarryingOut:
     def _refuse(
         self, operation: Operation, rows: Sequence[OperationItem], exc: Exception, allowance: Allowance
     ) -> None:
-        outcomes = [Outcome(row.pk, ItemState.FAILED, type(exc).__name__, str(exc)) for row in rows]
+        outcomes = [Outcome(row.pk, ItemState.FAILED, type(exc).__name__, error_text(exc)) for row in rows]
 
         def work() -> None:
             self._settle(operation, outcomes, begun=rows, allowance=allowance, must_run=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass, replace
 from random import uniform
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import structlog
 from django.db import connection, transaction
 
+from dbresilience.error_texts import error_text, traceback_text
 from operations.correlation import work_bound
 from outbox.conf import kafka_settings, outbox_settings
 from outbox.consuming.handlers import ANY, Handler, handler_for
@@ -116,8 +116,8 @@ def fault_of(exc: Exception) -> Fault:
     return Fault(
         error_class=exc.error_class if isinstance(exc, DeliveryError) else ErrorClass.RETRYABLE,
         code=plain(exc.code if isinstance(exc, DeliveryError) else type(exc).__name__)[:100],
-        message=plain(str(exc))[:MESSAGE_LENGTH],
-        traceback="" if known else plain("".join(traceback.format_exception(exc)))[-TRACEBACK_LENGTH:],
+        message=plain(error_text(exc))[:MESSAGE_LENGTH],
+        traceback="" if known else plain(traceback_text(exc))[-TRACEBACK_LENGTH:],
     )
 
 

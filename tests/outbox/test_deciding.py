@@ -7,26 +7,28 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import transaction
 
 from operations.models import AuditEntry
 from outbox.deciding import deliveries_retry, deliveries_retry_all, deliveries_skip
 from outbox.errors import DecisionRefused, ErrorClass, InvalidEvent, InvalidFilter
 from outbox.events import Event
 from outbox.models import Delivery, Detour, LogEntry, Replacement, Retained, StoredEvent
+from outbox.publishing import publish_many
 from outbox.relay import SubscriberRelay, relay_until_idle
 from outbox.replacing import delivery_replace, payload_diff
 from outbox.republishing import log_republish
 from outbox.selecting import DeliveryFilter, deliveries_plan
 from outbox.subscribers import Failure
 from tests.outbox.collecting import Collector, Ledger, refusing
-from tests.outbox.conftest import publish_all
+from tests.outbox.conftest import new, publish_all
 from tests.outbox.test_races import Threads
 
 pytestmark = [pytest.mark.feature("D10", "A12")]
 
 
-def strict_validator(type_: str, schema_version: int, payload: Any) -> None:
-    if payload.get("n") != 7:
+def strict_validator(type_: str, schema_version: int, before: Any, after: Any) -> None:
+    if after.get("n") != 7:
         raise ValueError("n must be 7")
 
 
@@ -329,6 +331,35 @@ def test_it_publishes_nothing_of_another_shape(collector: Collector, payload: An
     assert delivery.state == "dead"
     assert StoredEvent.objects.count() == 1
     assert not AuditEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n": None},
+        {"who": "good"},
+        {"who": None},
+        {"deep": {"a": None, "b": [1, None]}},
+        {"deep": {"a": 1, "b": [None, None]}},
+        {"deep": {"a": 1, "b": [1, None, None]}},
+        {"deep": {"a": 1, "b": [1, None], "c": None}},
+    ],
+)
+def test_it_publishes_no_null_where_there_was_none_and_nothing_about_something_else(
+    collector: Collector, changes: dict[str, Any]
+) -> None:
+    before = {"who": "bad", "n": 1, "note": None, "deep": {"a": 1, "b": [1, None]}}
+    collector.refuse = refuse_only("bad", 1)
+    with transaction.atomic():
+        publish_many([new("bad", payload=before)])
+    relay_until_idle()
+    delivery = Delivery.objects.get()
+
+    with pytest.raises(InvalidEvent):
+        delivery_replace(delivery_id=delivery.pk, payload={**before, **changes}, actor="user:ann", reason="typo")
+    made = delivery_replace(delivery_id=delivery.pk, payload={**before, "n": 2}, actor="user:ann", reason="typo")
+
+    assert [one["pointer"] for one in made.diff] == ["/n"]
 
 
 def test_a_validator_of_the_type_decides_instead(collector: Collector, settings: LazySettings) -> None:

@@ -186,3 +186,16 @@ def test_it_serves_a_long_queue_behind_a_failure_in_pieces(totals: type[Totals])
     assert before == {"good": (1, 1)}
     assert accounts() == {"good": (1, 1), "hot": (180, 181)}
     assert not Detour.objects.exists()
+
+
+@pytest.mark.feature("E9", "H8")
+def test_it_keeps_no_row_that_the_database_quotes(totals: type[Totals]) -> None:
+    publish_deposits(deposit("bad@example.com", -5))
+
+    projections_run_once()
+
+    failure = Failure.objects.get()
+    kept = failure.message + failure.traceback + FailureAttempt.objects.get().message
+    assert "violates check constraint" in failure.message
+    assert "bad@example.com" not in kept
+    assert "DETAIL" not in kept
