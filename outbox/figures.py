@@ -13,9 +13,9 @@ from django.db import connection
 from operations.audit import SYSTEM
 from outbox.tally import BOUNDS
 
-COUNTED_PER_LANE: Final = 1_000
+COUNTED_PER_LANE: Final = 250
 COUNTED_UNSEQUENCED: Final = 10_000
-COUNTED_FAILED: Final = 10_000
+COUNTED_FAILED: Final = 5_000
 
 # Counts at most COUNTED_PER_LANE index entries of each lane; where a lane has more, its share of the distance to the
 # head stands for it. Positions are shared by all lanes, hence the division.
@@ -54,6 +54,7 @@ SELECT d.subscription_id, d.topic, s.state, count(*)
  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 SAMPLED_PER_LANE: Final = 20
+SAMPLED_UNSEQUENCED: Final = 1_000
 # The oldest events of each lane that wait, by topic; lane -1 is what has no place yet. Looked up by id, so it costs the
 # same whatever waits.
 PENDING_TOPICS_SQL: Final = """
@@ -82,10 +83,6 @@ SELECT f.subscription_id, f.upto, f.calls, f.seconds
   FROM outbox_duration_figure f JOIN outbox_subscription s ON s.name = f.subscription_id AND s.active
  ORDER BY 1, 2
 """
-# A row for each partition of each group that a worker has had, and not more.
-CONSUMERS_SQL: Final = """
-SELECT consumer_group, topic, sum(lag)::bigint FROM outbox_inbox_partition GROUP BY 1, 2 ORDER BY 1, 2
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ class SubscriberFigures:
 
     Attributes:
         name: of the subscriber.
-        pending: events that it has not been given yet; an estimate beyond a thousand per lane.
+        pending: events that it has not been given yet; an estimate beyond 250 per lane.
         processed: events that went through, since the subscription was made.
         errors: failed attempts.
         retries: attempts after the first.
@@ -117,7 +114,7 @@ class SubscriberFigures:
 
 @dataclass(frozen=True, slots=True)
 class FailedFigures:
-    """Open deliveries of one subscriber, topic and state; at most 10,000 of each state are counted in all."""
+    """Open deliveries of one subscriber, topic and state; at most 5,000 of each state are counted in all."""
 
     subscriber: str
     topic: str
@@ -169,7 +166,7 @@ def topics_figures(subscribers: list[SubscriberFigures]) -> list[TopicFigures]:
         subscribers: what ``subscribers_figures`` gave.
     """
     with connection.cursor() as cursor:
-        cursor.execute(PENDING_TOPICS_SQL, {"sampled": SAMPLED_PER_LANE, "unsequenced": COUNTED_PER_LANE})
+        cursor.execute(PENDING_TOPICS_SQL, {"sampled": SAMPLED_PER_LANE, "unsequenced": SAMPLED_UNSEQUENCED})
         sampled = cursor.fetchall()
         cursor.execute(TOPICS_SQL)
         counted: dict[tuple[str, str], tuple[int, int, int]] = {
@@ -219,11 +216,3 @@ def durations_figures() -> dict[str, DurationFigures]:
             list(zip(BOUNDS, sums, strict=True)), math.fsum(seconds for _, seconds in bars.values())
         )
     return found
-
-
-def consumers_figures() -> list[tuple[str, str, int]]:
-    """Group, topic and how many messages wait in its partitions, as workers last reported it."""
-    with connection.cursor() as cursor:
-        cursor.execute(CONSUMERS_SQL)
-        rows: list[tuple[str, str, int]] = cursor.fetchall()
-        return rows

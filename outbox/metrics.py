@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector
 
 from outbox.figures import (
     SubscriberFigures,
-    consumers_figures,
     durations_figures,
     failed_figures,
     subscribers_figures,
@@ -45,7 +44,7 @@ class OutboxCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             figures, failed, durations = subscribers_figures(), failed_figures(), durations_figures()
-            topics, consumers = topics_figures(figures), consumers_figures()
+            topics = topics_figures(figures)
         except Error as exc:
             log.warning("outbox_figures_missing", error=type(exc).__name__)
             return
@@ -63,17 +62,11 @@ class OutboxCollector(Collector):
             yield metric
         metric = GaugeMetricFamily(
             "zenskar_outbox_failed_events",
-            "Open failures; of each state the newest 10,000 are counted.",
+            "Open failures; of each state the newest 5,000 are counted.",
             labels=["subscriber", "topic", "state"],
         )
         for open_ in failed:
             metric.add_metric([open_.subscriber, open_.topic, open_.state], open_.count)
-        yield metric
-        metric = GaugeMetricFamily(
-            "zenskar_kafka_consumer_lag", "Messages that wait for a group of ours.", labels=["group", "topic"]
-        )
-        for group, topic, lag in consumers:
-            metric.add_metric([group, topic], lag)
         yield metric
         metric = HistogramMetricFamily(
             "zenskar_outbox_processing_duration_seconds",

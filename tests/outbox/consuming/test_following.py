@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from operations.correlation import correlation_id
-from operations.metrics import metrics_page
 from operations.tracing import traceparent
 from outbox.consuming.messages import Message
 from outbox.models import StoredEvent
@@ -41,13 +40,3 @@ def test_a_handler_goes_on_with_the_cause_of_its_message(kafka: Kafka, book: Boo
     handled = [line for line in capture.lines() if line["event"] == "message_handled"]
     assert [line["correlation_id"] for line in handled] == ["order-22", second.correlation_id]
     assert handled[0]["trace_id"] in TRACEPARENT
-
-
-@pytest.mark.feature("D7")
-def test_its_lag_is_among_the_metrics(kafka: Kafka, book: Book) -> None:
-    kafka.send("a", 1)
-    kafka.work()
-
-    page = metrics_page()[0].decode()
-
-    assert f'zenskar_kafka_consumer_lag{{group="{kafka.group}",topic="orders"}} 0' in page
