@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from random import uniform
 from typing import Final
@@ -55,9 +56,9 @@ def handler_of(group: str, topic: str, envelope: Envelope) -> Handler | None:
 
 
 def message_attempt(
-    *, group: str, topic: str, record: Record, envelope: Envelope, attempt: int, late: bool
+    *, group: str, topic: str, record: Record, envelope: Envelope, attempt: int, late: bool, alone: bool = True
 ) -> Fault | None:
-    """Handle one message in a savepoint of the current transaction.
+    """Handle one message in the current transaction, in a savepoint.
 
     Args:
         group: consumer group.
@@ -66,6 +67,8 @@ def message_attempt(
         envelope: what its headers say.
         attempt: the how manieth.
         late: whether a later one of its aggregate was handled.
+        alone: False goes without the savepoint, and leaves deferred constraints to the caller: what its handler
+            raises is raised, and all is to be rolled back.
 
     Returns:
         What went wrong; None is success.
@@ -85,11 +88,11 @@ def message_attempt(
                 kind="consumer",
                 attributes={"messaging.destination.name": topic, "messaging.consumer.group.name": group},
             ),
-            transaction.atomic(),
+            transaction.atomic() if alone else nullcontext(),
         ):
             handler.function(message)
-            with connection.cursor() as cursor:
-                cursor.execute(CONSTRAINTS_SQL)
+            if alone:
+                constraints_check()
             log.info(
                 "message_handled",
                 group=group,
@@ -101,13 +104,20 @@ def message_attempt(
                 attempt=attempt,
             )
     except Exception as exc:
-        if is_database_trouble(exc):
+        # Unreadable is what was found before the handler began.
+        if is_database_trouble(exc) or not (alone or isinstance(exc, Unreadable)):
             raise
         fault = fault_of(exc)
         if fault.error_class in HALTING:
             raise Halted(fault) from exc
         return fault
     return None
+
+
+def constraints_check() -> None:
+    """Let deferred constraints speak up now."""
+    with connection.cursor() as cursor:
+        cursor.execute(CONSTRAINTS_SQL)
 
 
 def fault_of(exc: Exception) -> Fault:

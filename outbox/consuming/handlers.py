@@ -4,7 +4,9 @@
     def ship(message: Message) -> None: ...
 
 Modules with handlers are listed in KAFKA_HANDLERS. A handler runs in a transaction, and its effect commits together
-with the note that the message was handled: database work alone, exactly once whatever comes twice. It ends with
+with the note that the message was handled: database work alone, exactly once whatever comes twice. It may be called
+again after its effect was rolled back (because another message of its batch failed, or the database asked for it).
+It ends with
 
 * SUCCESS, when it returns;
 * RETRY, when it raises: after 1, 2, 4 ... seconds, OUTBOX_MAX_RETRIES times, while later messages of the same

@@ -14,13 +14,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django.db import connection
+import structlog
+from django.db import connection, transaction
 
 from dbresilience.transactions import run_in_transaction
-from outbox.consuming.attempting import WORKER_DIED, Fault, Halted, handler_of, message_attempt, wait_after
+from outbox.consuming.attempting import (
+    WORKER_DIED,
+    Fault,
+    Halted,
+    constraints_check,
+    handler_of,
+    message_attempt,
+    wait_after,
+)
 from outbox.consuming.handlers import Outcome
 from outbox.consuming.messages import Envelope, Record, envelope_read
 from outbox.consuming.parking import message_park
+from outbox.failures import is_database_trouble
+
+log = structlog.get_logger(__name__)
 
 # A transaction that took that long takes no further message.
 LONGEST_SECONDS: Final = 5.0
@@ -160,19 +172,41 @@ class _Batch:
         self._before = aggregates_lock(group=self._group, topic=self._topic, keys=keys)
         self._last = dict(self._before)
         self._look(keys, [envelope.id for envelope in wanted])
+        handled = self._together() if len(self._read) > 1 else None
+        if handled is None:
+            handled = self._take(alone=True)
+        self._write()
+        return handled
+
+    def _together(self) -> Handled | None:
+        """All messages in one savepoint, which is twice as fast; None, with nothing done, when a handler failed."""
+        queued, seen = set(self._queued), set(self._seen)
+        try:
+            with transaction.atomic():
+                handled = self._take(alone=False)
+                constraints_check()
+        except Exception as exc:
+            if is_database_trouble(exc):
+                raise
+            log.info("batch_taken_apart", group=self._group, topic=self._topic, error=type(exc).__name__)
+        else:
+            return handled
+        self._last, self._queued, self._seen, self._done = dict(self._before), queued, seen, []
+        return None
+
+    def _take(self, *, alone: bool) -> Handled:
         handled = Handled()
         ends = time.monotonic() + LONGEST_SECONDS
         for record, envelope in self._read:
             if handled.count and time.monotonic() > ends:
                 break
             try:
-                outcome = self._one(record, envelope)
+                outcome = self._one(record, envelope, alone)
             except Halted as exc:
                 handled.halted = exc.fault
                 break
             handled.outcomes[outcome] += 1
             handled.count += 1
-        self._write()
         return handled
 
     def _is_wanted(self, record: Record, envelope: Envelope) -> bool:
@@ -191,15 +225,15 @@ class _Batch:
                 cursor.execute(SEEN_SQL, {**self._values, "events": list(events)})
                 self._seen = {name for (name,) in cursor.fetchall()}
 
-    def _one(self, record: Record, envelope: Envelope) -> Outcome:
+    def _one(self, record: Record, envelope: Envelope, alone: bool) -> Outcome:
         if not self._is_wanted(record, envelope) or envelope.id in self._seen:
             return Outcome.IGNORED
-        outcome = self._wanted(record, envelope)
+        outcome = self._wanted(record, envelope, alone)
         self._seen.add(envelope.id)
         self._done.append((envelope.id, record.offset, outcome))
         return outcome
 
-    def _wanted(self, record: Record, envelope: Envelope) -> Outcome:
+    def _wanted(self, record: Record, envelope: Envelope, alone: bool) -> Outcome:
         if envelope.aggregate in self._queued:
             message_park(group=self._group, topic=self._topic, record=record, envelope=envelope)
             return Outcome.WAITING
@@ -210,7 +244,13 @@ class _Batch:
         fault: Fault | None = WORKER_DIED
         if not self._died:
             fault = message_attempt(
-                group=self._group, topic=self._topic, record=record, envelope=envelope, attempt=1, late=late
+                group=self._group,
+                topic=self._topic,
+                record=record,
+                envelope=envelope,
+                attempt=1,
+                late=late,
+                alone=alone,
             )
         outcome = Outcome.SUCCESS
         if fault is not None:

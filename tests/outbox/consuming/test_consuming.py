@@ -53,7 +53,9 @@ def test_it_retries_a_message_while_only_its_aggregate_waits(kafka: Kafka, book:
     assert again == ["retry"]
     assert rest == ["success"] * 3
     assert book.of("a") == [1, 2, 3]
-    assert [message.attempt for message in book.seen if message.aggregate_id == "a"] == [1, 2, 3, 1, 1]
+    # A batch that fails is taken apart, and its messages are seen once more at the same attempt.
+    attempts = list(dict.fromkeys((one.sequence, one.attempt) for one in book.seen if one.aggregate_id == "a"))
+    assert attempts == [(1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]
     assert ParkedMessage.objects.get().resolution == "handled"
     assert set(InboxMessage.objects.values_list("outcome", flat=True)) == {"success"}
 
