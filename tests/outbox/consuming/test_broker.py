@@ -22,10 +22,15 @@ from outbox.models import InboxMessage, ParkedMessage
 from tests.outbox.consuming.ledger import GROUP
 from tests.outbox.database import database_url
 
-pytestmark = [pytest.mark.kafka, pytest.mark.feature("A11", "D9", "H1"), pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.kafka,
+    pytest.mark.feature("A11", "D9", "H1"),
+    pytest.mark.django_db(transaction=True),
+]
 
 ROOT = Path(__file__).resolve().parents[3]
-MESSAGES, AGGREGATES = 1_600, 40
+MESSAGES, AGGREGATES = 1_000, 40
 
 
 class Workers:
@@ -79,8 +84,8 @@ def test_each_message_has_its_effect_once_whatever_dies_and_whoever_joins(
     workers.start()
     workers.start()
     clean: list[int] = []
-    for turn in range(4):
-        _until(lambda turn=turn: _effects() > (turn + 1) * MESSAGES // 10)  # type: ignore[misc]
+    for turn in range(3):
+        _until(lambda turn=turn: _effects() > (turn + 1) * MESSAGES // 8)  # type: ignore[misc]
         if turn == 1:
             _produce(servers, topic, MESSAGES // 2, MESSAGES)
         victim = chance.choice(workers.alive)
@@ -102,7 +107,7 @@ def test_each_message_has_its_effect_once_whatever_dies_and_whoever_joins(
             " OVER (PARTITION BY aggregate ORDER BY nth) AS before FROM effects) x WHERE sequence <> before + 1"
         )
         assert cursor.fetchone() == (0,)
-    assert clean == [0, 0]
+    assert clean == [0]
     assert InboxMessage.objects.filter(outcome="success").count() == MESSAGES
     assert not ParkedMessage.objects.exclude(code="worker_died").exists()
 
