@@ -16,7 +16,9 @@ class CustomersConfig(AppConfig):
         from customers.sync.conf import sync_settings
         from customers.sync.tiles import tile_register
         from customers.sync.troubles import troubles_register
+        from operations.aggregate_pages import aggregate_page_register
 
+        aggregate_page_register("customer", "admin:customers_customer_change")
         # A bad setting stops the start, not the first use.
         sync_settings()
         stripe_register()

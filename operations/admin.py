@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from operations.alerts import admin as alerts  # noqa: F401 - registers itself
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge, json_block, moment
+from operations.console import RecordAdmin, badge, json_block, moment, number_of
 from operations.keys import apikey_revoke
 from operations.long_actions import admin as long_actions  # noqa: F401 - registers itself
 from operations.models import ApiKey, AuditEntry
@@ -87,6 +87,8 @@ class ApiKeyAdmin(RecordAdmin):
     list_select_related = ()
     ordering = ("-pk",)
     actions = ("revoke",)
+    page_actions = ("revoke",)
+    dangerous_actions = frozenset({"revoke"})
 
     @admin.display(description="State")
     def state(self, key: ApiKey) -> SafeString:
@@ -119,7 +121,12 @@ class ApiKeyAdmin(RecordAdmin):
         prefixes = list(queryset.filter(revoked_at=None).values_list("prefix", flat=True))
         for prefix in prefixes:
             apikey_revoke(prefix=prefix, actor=actor_of(request))
-        self.message_user(request, f"Revoked {len(prefixes)} of {queryset.count()} keys.", messages.SUCCESS)
+        self.message_user(
+            request, f"Revoked {len(prefixes)} of {number_of(queryset.count(), 'key', 'keys')}.", messages.SUCCESS
+        )
+
+    def offers(self, request: HttpRequest, action: str, record: ApiKey) -> bool:
+        return record.revoked_at is None
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("operations.revoke_apikey")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from django.contrib.admin import AdminSite, ChoicesFieldListFilter, ShowFacets
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.formats import date_format
@@ -61,6 +63,10 @@ class ConsoleSite(AdminSite):
         models = {name: place for place, name in enumerate(self.model_order)}
         for app in apps:
             app["models"].sort(key=lambda model: models.get(model["object_name"], len(models)))
+            for model in app["models"]:
+                shown = self._registry.get(model["model"])
+                if isinstance(shown, RecordAdmin) and shown.plural:
+                    model["name"] = shown.plural[:1].upper() + shown.plural[1:]
         places = {label: place for place, label in enumerate(self.app_order)}
         return sorted(apps, key=lambda app: places.get(app["app_label"], len(places)))
 
@@ -72,6 +78,14 @@ class RecordAdmin(StrictListMixin):
     name in ``search_fields`` indexed columns alone (``=name`` ignores case and needs an index on upper(name)), put into
     ``list_filter`` nothing but indexed columns with few values, set ``list_select_related``, and ``defer_in_list`` for
     wide columns.
+
+    Attributes:
+        plural: what the rows are called, if the model's own word says it too shortly.
+        labels: words for fields whose names are a programmer's, by field.
+        help_texts: what is said under fields. Those of the model are for whoever reads the code, and are not shown.
+        page_actions: actions of the list that the page of one record offers too.
+        dangerous_actions: of those, the ones that cannot be undone; asked about twice, here or, when their text ends
+            with an ellipsis, on a page of their own.
     """
 
     change_form_template = "operations/record.html"
@@ -85,6 +99,11 @@ class RecordAdmin(StrictListMixin):
     actions_selection_counter = True
     sortable_by: ClassVar[Any] = ()
     defer_in_list: tuple[str, ...] = ()
+    plural: ClassVar[str] = ""
+    labels: ClassVar[Mapping[str, str]] = {}
+    help_texts: ClassVar[Mapping[str, str]] = {}
+    page_actions: ClassVar[tuple[str, ...]] = ()
+    dangerous_actions: ClassVar[frozenset[str]] = frozenset()
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -126,12 +145,51 @@ class RecordAdmin(StrictListMixin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         title = str(self.model._meta.verbose_name)
-        context = {"title": title[:1].upper() + title[1:], **(extra_context or {})}
+        context = {
+            "title": title[:1].upper() + title[1:],
+            "plural": self._plural(),
+            "page_actions": self._offered(request, object_id),
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+            **(extra_context or {}),
+        }
         return super().changeform_view(request, object_id, form_url, context)
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        silent = {field.name: "" for field in self.model._meta.get_fields() if hasattr(field, "help_text")}
+        kwargs = {"labels": self.labels, "help_texts": {**silent, **self.help_texts}, **kwargs}
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def offers(self, request: HttpRequest, action: str, record: Any) -> bool:
+        """Whether an action makes sense for this record; what a person may do is looked after elsewhere."""
+        return True
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *more: Any) -> HttpResponse | None:
+        response = super().response_action(request, queryset, *more)
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        if isinstance(response, HttpResponseRedirect) and "from_page" in request.POST and len(chosen) == 1:
+            meta = self.model._meta
+            return HttpResponseRedirect(reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=chosen))
+        return response
+
+    def _plural(self) -> str:
+        plural = self.plural or str(self.model._meta.verbose_name_plural)
+        return plural[:1].upper() + plural[1:]
+
+    def _offered(self, request: HttpRequest, object_id: str | None) -> list[tuple[str, str, bool]]:
+        """Actions for the page of a record: name, text, and whether it cannot be undone."""
+        if not self.page_actions or object_id is None:
+            return []
+        record = self.get_object(request, object_id)
+        may = {name: str(found[2]) for name, found in self.get_actions(request).items() if found is not None}
+        return [
+            (name, may[name], name in self.dangerous_actions)
+            for name in self.page_actions
+            if record is not None and name in may and self.offers(request, name, record)
+        ]
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        title = str(self.model._meta.verbose_name_plural)
-        return super().changelist_view(request, {"title": title[:1].upper() + title[1:], **(extra_context or {})})
+        plural = self._plural()
+        return super().changelist_view(request, {"title": plural, "plural": plural, **(extra_context or {})})
 
 
 class WordsFilter(ChoicesFieldListFilter):

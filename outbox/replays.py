@@ -30,6 +30,23 @@ class ReplayDeliveries(Kind):
     batch_size = 1_000
     before_first = "0"
     most_waiting = 5_000
+    filter_keys = {
+        "ids": "numbers of deliveries, as a list",
+        "events": "ids of events, as a list",
+        "subscriber": "name of the subscriber",
+        "topic": "topic of the events",
+        "type": "type of the events",
+        "aggregate_type": "kind of what the events are about",
+        "aggregate_id": "id of what the events are about",
+        "error_class": "class of the error, as its delivery shows it",
+        "code": "code of the error, as its delivery shows it",
+        "fingerprint": "kind of failure, as its delivery shows it",
+        "since": "first failed at this time or later, as 2026-03-01T00:00:00Z",
+        "until": "first failed before this time",
+        "upto": "no later delivery than this number",
+        "states": "dead, retrying or both, as a list; dead alone without it",
+    }
+    filter_example = {"subscriber": "kafka", "since": "2026-03-01T00:00:00Z"}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:
         try:

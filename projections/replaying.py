@@ -68,6 +68,14 @@ class ReplayKind(Kind):
     permission = "projections.replay_build"
     scope = Scope.OPERATIONS_WRITE
     batch_size: ClassVar[int] = 10
+    filter_keys = {
+        "projection": "name of the read model; always",
+        "from_sequence": "first position of the log; without it, after the checkpoint",
+        "to_sequence": "last position of the log; without it, its end now",
+        "aggregate_type": "only what is about this kind, together with aggregate_id",
+        "aggregate_id": "only what is about this one",
+    }
+    filter_example = {"projection": "customer_directory", "from_sequence": 1}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:
         asked = ReplayFilter(data=given)

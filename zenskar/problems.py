@@ -117,8 +117,8 @@ def _answer(request: HttpRequest, status: int, code: str, detail: str) -> HttpRe
 
 
 def is_for_people(request: HttpRequest) -> bool:
-    """Whether the answer is a page: a console address asked for by something that reads HTML."""
-    return request.path_info.startswith("/admin") and "text/html" in request.headers.get("Accept", "")
+    """Whether the answer is a page: an address outside of the API, asked for by something that reads HTML."""
+    return not request.path_info.startswith("/api") and "text/html" in request.headers.get("Accept", "")
 
 
 def _document(status: int, code: str, detail: str, errors: list[FieldError] | None = None) -> dict[str, Any]:

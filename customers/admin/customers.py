@@ -11,6 +11,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Exists, FilteredRelation, OuterRef, Q, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
@@ -20,7 +21,7 @@ from customers.models.customer import CustomerQuerySet, name_key
 from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
-from operations.console import NOTHING, RecordAdmin, badge, json_block, record_link, words
+from operations.console import NOTHING, RecordAdmin, badge, json_block, number_of, record_link, words
 from operations.overview import Tone
 
 DELETED_AT_ONCE: Final = 100
@@ -96,10 +97,13 @@ class CustomerAdmin(RecordAdmin):
         "updated_at",
         "deleted_at",
         "integrations",
+        "elsewhere",
     )
     ordering = ("-created_at", "-pk")
     defer_in_list = ("address", "metadata")
     actions = ("delete_for_good",)
+    page_actions = ("delete_for_good",)
+    dangerous_actions = frozenset({"delete_for_good"})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("sync_states")
@@ -146,6 +150,24 @@ class CustomerAdmin(RecordAdmin):
             ),
         )
 
+    @admin.display(description="All about it")
+    def elsewhere(self, customer: Customer) -> SafeString:
+        found = [
+            ("Events", "outbox_storedevent", f"customer:{customer.pk}"),
+            ("Sync states", "customers_syncstate", str(customer.pk)),
+            ("Conflicts", "customers_conflict", str(customer.pk)),
+            *(
+                (f"Webhooks of {state.remote_id}", "customers_webhook", state.remote_id)
+                for state in customer.sync_states.all()
+                if state.remote_id
+            ),
+        ]
+        return format_html_join(
+            " · ",
+            '<a href="{}">{}</a>',
+            ((reverse(f"admin:{name}_changelist", query={"q": term}), text) for text, name, term in found),
+        )
+
     @admin.display(description="E-mail")
     def email_address(self, customer: Customer) -> str:
         return customer.email or NOTHING
@@ -167,15 +189,20 @@ class CustomerAdmin(RecordAdmin):
         if request.POST.get("confirmed") != "yes":
             context = {
                 **self.admin_site.each_context(request),
-                "title": f"Delete {len(customers)} customers for good?",
+                "title": f"Delete {number_of(len(customers), 'customer', 'customers')} for good?",
                 "customers": customers,
                 "opts": self.model._meta,
                 "checkbox_name": ACTION_CHECKBOX_NAME,
             }
             return TemplateResponse(request, "customers/delete_for_good.html", context)
         deleted = sum(_deleted(customer.pk, actor_of(request)) for customer in customers)
-        self.message_user(request, f"Deleted {deleted} of {queryset.count()} customers.", messages.SUCCESS)
+        self.message_user(
+            request, f"Deleted {deleted} of {number_of(queryset.count(), 'customer', 'customers')}.", messages.SUCCESS
+        )
         return None
+
+    def offers(self, request: HttpRequest, action: str, record: Customer) -> bool:
+        return record.deleted_at is None
 
     def has_erase_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("customers.delete_customer")

@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -82,6 +83,13 @@ class SyncStateAdmin(RecordAdmin):
     ordering = ("-pk",)
     defer_in_list = ("base", "last_error_message")
     actions = ("look_again",)
+    page_actions = ("look_again",)
+    labels = {
+        "lease_owner": "Worker that has it",
+        "lease_until": "It has it until",
+        "lease_token": "Times a worker took it",
+        "poke_count": "Times a look was asked for",
+    }
     fieldsets = (
         (None, {"fields": ("state", "customer", "remote", "mode", "agreed", ("last_success_at", "updated_at"))}),
         (
@@ -90,7 +98,7 @@ class SyncStateAdmin(RecordAdmin):
         ),
         (
             "Worker",
-            {"fields": (("lease_owner", "lease_until"), ("lease_token", "poke_count"), ("base_hash", "created_at"))},
+            {"fields": (("lease_owner", "lease_until"), ("lease_token", "poke_count"), "created_at")},
         ),
     )
 
@@ -183,7 +191,7 @@ class SyncRequestAdmin(RecordAdmin):
 class WebhookAdmin(RecordAdmin):
     """Messages of integrations as they came."""
 
-    list_display = ("id", "type", "event_id", "remote_id", "state", "received_at")
+    list_display = ("id", "type", "event_id", "remote_link", "state", "received_at")
     list_filter = (WebhookOutcomeFilter,)
     search_fields = ("event_id", "remote_id")
     search_help_text = "Event id or remote id, whole"
@@ -192,7 +200,7 @@ class WebhookAdmin(RecordAdmin):
     fields = (
         ("integration", "mode"),
         ("type", "event_id"),
-        "remote_id",
+        "remote_link",
         "state",
         ("received_at", "processed_at"),
         "payload_block",
@@ -201,6 +209,12 @@ class WebhookAdmin(RecordAdmin):
     @admin.display(description="Account")
     def mode(self, row: Webhook) -> str:
         return _account(row)
+
+    @admin.display(description="Remote record")
+    def remote_link(self, row: Webhook) -> SafeString | str:
+        # The list of customers finds by remote id.
+        address = reverse("admin:customers_customer_changelist", query={"q": row.remote_id})
+        return format_html('<a href="{}">{}</a>', address, row.remote_id) if row.remote_id else NOTHING
 
     @admin.display(description="Outcome")
     def state(self, row: Webhook) -> SafeString:
@@ -223,6 +237,13 @@ class SyncAccountAdmin(RecordAdmin):
     list_display = ("integration", "mode", "closed_until", "failures", "error")
     fields = ("integration", "mode", "tokens", "refilled_at", "closed_until", "failures", "error")
     ordering = ("pk",)
+    labels = {
+        "tokens": "Calls that could start at once",
+        "refilled_at": "Counted at",
+        "closed_until": "No call starts before",
+        "failures": "Calls in a row without an answer",
+        "error": "Why calls were held back last",
+    }
 
     @admin.display(description="Account")
     def mode(self, row: SyncAccount) -> str:

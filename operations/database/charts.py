@@ -41,11 +41,13 @@ class Chart:
         title: heading.
         svg: the drawing, or the empty string when there is nothing to draw.
         legend: label, latest value as text, and number of the line's colour.
+        since: the first sample, when there is none of the whole time that was asked for.
     """
 
     title: str
     svg: SafeString
     legend: list[tuple[str, str, int]]
+    since: dt.datetime | None = None
 
 
 def line_chart(title: str, series: Sequence[Series], *, unit: str = "", start: dt.datetime, end: dt.datetime) -> Chart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from django.utils import timezone
@@ -25,6 +26,7 @@ def charts(hours: int) -> list[Chart]:
     end = timezone.now()
     taken = [(dt.datetime.fromisoformat(row["minute"]), row) for row in rows]
     start = end - dt.timedelta(hours=hours)
+    since = taken[0][0] if taken and taken[0][0] - start > SHORTEST else None
     if taken:
         # The first day of a service is no dot at the edge of an empty picture.
         start = max(start, min(taken[0][0], end - SHORTEST))
@@ -37,7 +39,7 @@ def charts(hours: int) -> list[Chart]:
 
     def chart(title: str, unit: str = "", **lines: Points) -> Chart:
         series = [Series(name.replace("_", " "), points) for name, points in lines.items()]
-        return line_chart(title, series, unit=unit, start=start, end=end)
+        return replace(line_chart(title, series, unit=unit, start=start, end=end), since=since)
 
     return [
         chart(

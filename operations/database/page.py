@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, Final
 
 import psycopg
@@ -15,6 +16,7 @@ from dbresilience.monitor.diagnostics import database_diagnostics
 from dbresilience.monitor.figures import figures_now
 from dbresilience.monitor.health import deadlocks_now, health_document
 from operations.audit import actor_of, audit_record
+from operations.console import NOTHING, moment
 from operations.database.history import charts
 from operations.overview import Figure
 from operations.scopes import Scope, permission_codename
@@ -52,6 +54,8 @@ def database_page(request: HttpRequest) -> HttpResponse:
         "deadlocks": deadlocks,
         "diagnosis": diagnosis,
         "charts": _charts(hours),
+        "measured_at": _moment(figures["measured_at"]),
+        "tables": [{**row, "vacuumed": _moment(row["vacuumed_at"], "never")} for row in figures.get("tables") or ()],
         "ranges": [(name, name == chosen or (not chosen and name == "24h")) for name in RANGES],
         "may_diagnose": _may(request, Scope.OPERATIONS_WRITE),
     }
@@ -103,6 +107,11 @@ def _charts(hours: int) -> list[Any] | None:
     except psycopg.Error:
         # The page still says that the database is away.
         return None
+
+
+def _moment(instant: str | None, otherwise: str = NOTHING) -> str:
+    """An instant of a document as the console writes it everywhere."""
+    return moment(dt.datetime.fromisoformat(instant) if instant else None, otherwise)
 
 
 def _require(request: HttpRequest, scope: Scope) -> None:

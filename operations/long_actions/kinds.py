@@ -155,6 +155,8 @@ class Kind:
         call_seconds: the longest that one call may take; within it the lease is sure to last.
         before_first: the key that comes before all others, for ``%(after)s``; ``"0"`` where keys are numbers.
         most_waiting: no batch is begun while so many items wait elsewhere.
+        filter_keys: what a filter may name, and what each key means, for people.
+        filter_example: a filter that is well-formed.
     """
 
     name: ClassVar[str]
@@ -167,6 +169,8 @@ class Kind:
     call_seconds: ClassVar[float] = 20.0
     before_first: ClassVar[str] = ""
     most_waiting: ClassVar[int] = 2_000
+    filter_keys: ClassVar[Mapping[str, str]] = {}
+    filter_example: ClassVar[Mapping[str, Any]] = {}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The filter as JSON, validated, with whatever pins it down (such as the highest id there is now).

@@ -67,9 +67,11 @@ def plan_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         answer = _keep(request, kind, text, form.cleaned_data, errors)
         if answer is not None:
             return answer
+    offered = [one for one in kinds() if may_do(request, one)]
     context |= {
         "title": "Plan an operation",
-        "kinds": [one for one in kinds() if may_do(request, one)],
+        "kinds": offered,
+        "filters": [(one, one.filter_keys.items(), json.dumps(one.filter_example)) for one in offered],
         "kind": kind,
         "filter": text,
         "plan": plan,

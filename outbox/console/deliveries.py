@@ -15,6 +15,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
+from operations.aggregate_pages import aggregate_link
 from operations.audit import actor_of
 from operations.console import RecordAdmin, WordsFilter, badge, json_block, words
 from operations.long_actions.access import may_steer
@@ -41,11 +42,12 @@ class DeliveryAdmin(RecordAdmin):
     """Deliveries that did not go through at once, newest first."""
 
     change_form_template = "outbox/delivery.html"
+    plural = "failed deliveries"
     list_display = (
         "id",
         "subscription_id",
         "type",
-        "aggregate_id",
+        "about",
         "sequence",
         "state_badge",
         "attempts",
@@ -60,6 +62,10 @@ class DeliveryAdmin(RecordAdmin):
     ordering = ("-id",)
     defer_in_list = ("envelope", "traceback", "message")
     actions = ("retry", "skip")
+
+    @admin.display(description="aggregate id")
+    def about(self, delivery: Delivery) -> SafeString | str:
+        return aggregate_link(delivery.aggregate_type, delivery.aggregate_id)
 
     @admin.display(description="state")
     def state_badge(self, delivery: Delivery) -> SafeString:
@@ -98,6 +104,10 @@ class DeliveryAdmin(RecordAdmin):
         )
         return [own, *super().get_urls()]
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        text = "No delivery has failed. What went through at once is not listed; subscribers count it."
+        return super().changelist_view(request, {"empty_text": text, **(extra_context or {})})
+
     def do_view(self, request: HttpRequest, delivery_id: int, verb: str) -> HttpResponse:
         """One button."""
         if request.method != "POST":
@@ -135,6 +145,7 @@ class DeliveryAdmin(RecordAdmin):
             "title": f"Delivery {delivery.pk}",
             "delivery": delivery,
             "tone": _tone(delivery),
+            "about": aggregate_link(delivery.aggregate_type, delivery.aggregate_id),
             "is_open": delivery.state in OPEN,
             "attempts": [
                 (one, "good" if one.outcome == "delivered" else "bad")

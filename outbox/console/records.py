@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from operations.aggregate_pages import aggregate_link
 from operations.console import NOTHING, RecordAdmin, badge, json_block, words
 from operations.overview import Tone
 from outbox.masking import may_read_payload, payload_masked
@@ -31,7 +32,7 @@ TONES: Final[dict[str, Tone]] = {
 class EventAdmin(RecordAdmin):
     """Events, newest first, each with its status, which is computed for the page that is shown."""
 
-    list_display = ("id", "type", "aggregate_type", "aggregate_id", "sequence", "status", "origin", "created_at")
+    list_display = ("id", "type", "aggregate_type", "about", "sequence", "status", "origin", "created_at")
     list_display_links = ("id",)
     search_fields = ("id", "uid")
     search_help_text = "Id or uid, or the id of an aggregate as type:id; whole"
@@ -45,7 +46,7 @@ class EventAdmin(RecordAdmin):
         "topic",
         "type",
         "aggregate_type",
-        "aggregate_id",
+        "about",
         "sequence",
         "lane",
         "schema_version",
@@ -76,6 +77,10 @@ class EventAdmin(RecordAdmin):
             row.statuses = statuses.get(row.pk, [])
         changelist.result_list = rows
         return changelist
+
+    @admin.display(description="aggregate id")
+    def about(self, event: StoredEvent) -> SafeString | str:
+        return aggregate_link(event.aggregate_type, event.aggregate_id)
 
     @admin.display(description="status")
     def status(self, event: StoredEvent) -> SafeString:

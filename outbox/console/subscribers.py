@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Max, Min, Sum
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -19,7 +20,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge
+from operations.console import RecordAdmin, badge, number_of
 from operations.overview import Tone
 from outbox.board import subscribers_board
 from outbox.errors import DecisionRefused, InvalidLimit, UnknownSubscriber
@@ -70,6 +71,7 @@ class SubscriptionAdmin(RecordAdmin):
     fields = (
         "name",
         "state",
+        "steering",
         "which_topics",
         "max_retries",
         "paused_at",
@@ -94,6 +96,11 @@ class SubscriptionAdmin(RecordAdmin):
             return badge("Paused", "warn")
         return badge("Away", "bad") if subscription.breaker_failures else badge("Active", "good")
 
+    @admin.display(description="pause, resume, limits")
+    def steering(self, subscription: Subscription) -> SafeString:
+        address = reverse("admin:outbox_subscription_changelist")
+        return format_html('<a href="{}#{}">On the board of subscribers</a>', address, subscription.pk)
+
     @admin.display(description="topics")
     def which_topics(self, subscription: Subscription) -> str:
         return "all" if subscription.topics is None else ", ".join(subscription.topics)
@@ -104,9 +111,14 @@ class SubscriptionAdmin(RecordAdmin):
             lanes=Count("pk"), first=Min("cursor"), last=Max("cursor"), processed=Sum("processed"), errors=Sum("errors")
         )
         query = urlencode({"subscription__name__exact": subscription.pk})
-        text = "{} lanes, read up to position {} to {}; {} deliveries, {} failed attempts"
-        address = f"{reverse('admin:outbox_lane_changelist')}?{query}"
-        return format_html('<a href="{}">' + text + "</a>", address, *found.values())
+        lanes, first, last, processed, errors = found.values()
+        read = f"position {first}" if first == last else f"positions {first} to {last}"
+        text = (
+            f"{number_of(lanes, 'lane', 'lanes')}, read up to {read}; "
+            f"{number_of(processed or 0, 'delivery', 'deliveries')}, "
+            f"{number_of(errors or 0, 'failed attempt', 'failed attempts')}"
+        )
+        return format_html('<a href="{}?{}">{}</a>', reverse("admin:outbox_lane_changelist"), query, text)
 
     def get_urls(self) -> list[URLPattern]:
         own = path("<str:name>/do/<str:verb>/", self.admin_site.admin_view(self.do_view), name="outbox_subscription_do")
@@ -115,6 +127,8 @@ class SubscriptionAdmin(RecordAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.method not in ("GET", "HEAD") or not self.has_view_permission(request):
             raise PermissionDenied
+        if request.GET:
+            raise DisallowedModelAdminLookup("The board has no filters.")
         context = {
             **self.admin_site.each_context(request),
             "title": "Subscribers",

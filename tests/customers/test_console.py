@@ -104,9 +104,9 @@ def test_it_deletes_for_good_after_a_question_and_writes_down_who_did() -> None:
     untouched = Customer.objects.active().count()
     done = client.post(LIST, {**form, "confirmed": "yes"}, follow=True)
 
-    assert "Delete 1 customers for good?" in asked.content.decode()
+    assert "Delete 1 customer for good?" in asked.content.decode()
     assert untouched == 2
-    assert "Deleted 1 of 1 customers." in done.content.decode()
+    assert "Deleted 1 of 1 customer." in done.content.decode()
     assert [row.pk for row in Customer.objects.active()] == [bob.pk]
     event = published()[-1]
     assert (event.type, event.aggregate_id, event.origin) == ("customer.deleted", str(ann.pk), "console")
@@ -204,3 +204,39 @@ def test_it_links_a_customer_to_its_sync_states() -> None:
     page = staff("viewer").get(LIST).content.decode()
 
     assert f'<a href="/admin/customers/syncstate/{state.pk}/change/">cus_1</a>' in page
+
+
+@pytest.mark.feature("F3")
+def test_its_page_leads_to_all_about_a_customer() -> None:
+    customer = customer_create(name="Ann")
+    SyncState.objects.create(customer=customer, integration="stripe", livemode=False, remote_id="cus_1")
+    client = staff("operator")
+
+    shown = client.get(f"{LIST}{customer.pk}/change/").content.decode()
+
+    for address in (
+        f"/admin/outbox/storedevent/?q=customer%3A{customer.pk}",
+        f"/admin/customers/syncstate/?q={customer.pk}",
+        f"/admin/customers/conflict/?q={customer.pk}",
+        "/admin/customers/webhook/?q=cus_1",
+    ):
+        assert f'href="{address}"' in shown
+        assert client.get(address).status_code == 200
+    assert f'href="{LIST}{customer.pk}/change/"' in client.get("/admin/outbox/storedevent/").content.decode()
+
+
+@pytest.mark.feature("F3")
+def test_its_page_asks_before_it_deletes_for_good() -> None:
+    customer = customer_create(name="Ann")
+    client = staff("operator")
+    data = {"action": "delete_for_good", "_selected_action": [str(customer.pk)], "from_page": "1"}
+
+    shown = client.get(f"{LIST}{customer.pk}/change/").content.decode()
+    asked = client.post(LIST, data)
+    done = client.post(LIST, {**data, "confirmed": "yes"}, follow=True).content.decode()
+    after = client.get(f"{LIST}{customer.pk}/change/").content.decode()
+
+    assert "Delete for good, also in integrations…" in shown
+    assert 'class="danger" value="Delete for good"' in asked.content.decode()
+    assert "Deleted 1 of 1 customer." in done
+    assert "Delete for good" not in after

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ def test_it_revokes_keys_and_says_who_did(staff_client: MakeClient) -> None:
 
     response = staff_client("admin").post(KEYS, {"action": "revoke", "_selected_action": [key.pk]}, follow=True)
 
-    assert "Revoked 1 of 1 keys." in response.content.decode()
+    assert "Revoked 1 of 1 key." in response.content.decode()
     assert ApiKey.objects.get().revoked_at is not None
     assert AuditEntry.objects.get(action="apikey.revoked").actor == "user:admin"
 
@@ -319,3 +320,95 @@ def test_it_leads_from_the_first_page_to_pages_that_are_there(boss: Client) -> N
 
     assert len(answers) > 25
     assert {address: status for address, status in answers.items() if status != 200} == {}
+
+
+@pytest.mark.feature("C16")
+def test_it_revokes_a_key_on_its_page(staff_client: MakeClient) -> None:
+    key = apikey_create(name="shop", scopes=["customers:read"]).key
+    client, page = staff_client("admin"), f"{KEYS}{key.pk}/change/"
+
+    shown = client.get(page).content.decode()
+    data = {"action": "revoke", "_selected_action": [key.pk], "from_page": "1"}
+    answer = client.post(KEYS, data, follow=True)
+
+    assert 'name="action" value="revoke"' in shown and 'class="danger"' in shown
+    assert answer.redirect_chain[-1][0] == page
+    assert "Revoked 1 of 1 key." in answer.content.decode()
+    assert 'value="revoke"' not in answer.content.decode()
+    assert 'value="revoke"' not in staff_client("viewer").get(page).content.decode()
+
+
+def test_it_shows_no_help_that_was_written_for_programmers(boss: Client) -> None:
+    key = apikey_create(name="shop", scopes=["customers:read"]).key
+
+    page = boss.get(f"{KEYS}{key.pk}/change/").content.decode()
+
+    texts = [field.help_text for field in ApiKey._meta.get_fields() if getattr(field, "help_text", "")]
+    assert texts
+    assert not [text for text in texts if str(text) in page]
+
+
+@pytest.mark.parametrize("page", [KEYS, f"{KEYS}1/change/", "/admin/auth/group/", "/admin/auth/group/add/"])
+def test_its_ways_all_begin_at_the_overview(boss: Client, page: str) -> None:
+    key = apikey_create(name="shop", scopes=["customers:read"]).key
+
+    shown = boss.get(page.replace("/1/", f"/{key.pk}/")).content.decode()
+
+    assert ">Overview</a>" in shown
+    assert "Home" not in shown
+
+
+CSS = Path(__file__).parents[2] / "operations" / "static" / "operations" / "console.css"
+# What is written on what, by the names of the variables.
+WRITTEN = [
+    *(
+        (ink, ground)
+        for ink in ("body-fg", "body-quiet-color", "body-medium-color", "link-fg", "link-hover-color")
+        for ground in ("body-bg", "card-bg", "darkened-bg", "selected-row")
+    ),
+    *((f"{tone}-fg", ground) for tone in ("good", "warn", "bad", "plain") for ground in (f"{tone}-bg", "card-bg")),
+    *(
+        ("button-fg", ground)
+        for ground in (
+            "button-bg",
+            "button-hover-bg",
+            "default-button-bg",
+            "default-button-hover-bg",
+            "close-button-bg",
+            "close-button-hover-bg",
+            "delete-button-bg",
+            "delete-button-hover-bg",
+        )
+    ),
+    ("primary-fg", "primary"),
+    ("header-color", "header-bg"),
+    ("header-link-color", "header-bg"),
+    ("header-link-color", "secondary"),
+    ("breadcrumbs-fg", "breadcrumbs-bg"),
+    ("breadcrumbs-link-fg", "breadcrumbs-bg"),
+    ("body-fg", "message-success-bg"),
+    ("body-fg", "message-warning-bg"),
+    ("body-fg", "message-error-bg"),
+]
+
+
+def luminance(colour: str) -> float:
+    """Relative, as WCAG 2.2 defines it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_its_text_can_be_read_in_both_schemes(scheme: int) -> None:
+    found = re.findall(r"--([\w-]+): (?:light-dark\((#\w{6}), (#\w{6})\)|(#\w{6}));", CSS.read_text())
+    colours = {name: (light or both, dark or both)[scheme] for name, light, dark, both in found}
+
+    weak = {}
+    for ink, ground in WRITTEN:
+        dim, bright = sorted((luminance(colours[ink]), luminance(colours[ground])))
+        ratio = (bright + 0.05) / (dim + 0.05)
+        if ratio < 4.5:
+            weak[f"{ink} on {ground}"] = round(ratio, 2)
+
+    assert weak == {}

@@ -162,3 +162,11 @@ def test_its_figures_are_those_of_all_processes(collector: Collector) -> None:
     assert found["zenskar_outbox_processed_total", "customers"] == 2
     assert found["zenskar_outbox_errors_total", "customers"] == 1
     assert found["zenskar_outbox_failed_events", "customers"] == 1
+
+
+def test_it_says_that_its_list_is_of_failures(client: Client) -> None:
+    page = client.get("/admin/outbox/delivery/").content.decode()
+
+    assert "<h1>Failed deliveries</h1>" in page
+    assert "No delivery has failed. What went through at once is not listed" in page
+    assert ">Failed deliveries</a>" in client.get("/admin/").content.decode()

@@ -28,11 +28,20 @@ def test_it_answers_unknown_addresses_with_a_problem(client: Client, address: st
     assert_problem(response, 404, "not_found")
 
 
-def test_it_shows_people_a_page_for_unknown_addresses_of_the_console(client: Client) -> None:
-    response = client.get("/admin/nothing/", headers={"Accept": "text/html"})
+@pytest.mark.parametrize("address", ["/admin/nothing/", "/nothing/", "/nothing", "/customers-are-here/"])
+def test_it_shows_people_a_page_for_unknown_addresses(client: Client, address: str) -> None:
+    response = client.get(address, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
 
+    page = response.content.decode()
     assert response.status_code == 404
     assert response["Content-Type"].startswith("text/html")
+    assert response["X-Correlation-ID"] in page and "There is nothing at this address." in page
+
+
+def test_it_answers_with_a_problem_under_the_api_whoever_asks(client: Client) -> None:
+    response = client.get("/api/v1/nothing", headers={"Accept": "text/html"})
+
+    assert_problem(response, 404, "not_found")
 
 
 def test_it_answers_a_wrong_method(api: Client) -> None:

@@ -125,3 +125,13 @@ def test_it_begins_its_charts_with_the_first_sample(history: None) -> None:
     (points,) = re.findall(r'chart-line c1" points="([^"]+)"', chart.svg)
     first, *_, last = (float(point.split(",")[0]) for point in points.split())
     assert last - first > WIDTH / 2
+
+
+def test_it_says_when_its_history_begins_and_writes_times_as_everywhere(
+    history: None, staff_client: MakeClient
+) -> None:
+    day = staff_client("viewer").get("/admin/database/?range=24h").content.decode()
+
+    assert re.search(r"measured since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d<", day)
+    assert re.search(r"measured \d{4}-\d\d-\d\d \d\d:\d\d:\d\d<", day)
+    assert not re.search(r"\d{4}-\d\d-\d\dT", day)

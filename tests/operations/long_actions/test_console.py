@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from operations.long_actions.kinds import kind_named
 from operations.long_actions.runner import operations_run_once
 from operations.models import AuditEntry, Operation
 from tests.operations.conftest import MakeClient
@@ -161,3 +162,29 @@ def test_it_plans_nothing_that_makes_no_sense(
 
     assert answer.status_code in {200, 400}
     assert not Operation.objects.exists()
+
+
+def test_it_says_what_filters_may_name(staff_client: MakeClient) -> None:
+    page = staff_client("operator").get(PLAN).content.decode()
+
+    for kind in (kind_named("outbox.replay"), kind_named("projections.replay")):
+        assert kind is not None
+        assert f"What the filter of {kind.name} may name" in page
+        assert all(f"<code>{key}</code>" in page for key in kind.filter_keys)
+    assert "{&quot;subscriber&quot;: &quot;kafka&quot;" in page
+
+
+def test_an_example_of_a_filter_is_one_that_can_be_counted(staff_client: MakeClient) -> None:
+    kind = kind_named("outbox.replay")
+    assert kind is not None
+
+    answer = staff_client("operator").get(PLAN, {"kind": kind.name, "filter": json.dumps(kind.filter_example)})
+
+    assert answer.status_code == 200
+    assert answer.context["plan"].eligible == 0
+
+
+def test_it_says_that_there_are_no_operations_yet(staff_client: MakeClient) -> None:
+    page = staff_client("viewer").get("/admin/operations/operation/").content.decode()
+
+    assert "There are no operations yet." in page
