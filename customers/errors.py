@@ -51,6 +51,17 @@ class CustomerNotFound(CustomerError):
     title = "Not found"
 
 
+class LiveLooksBusy(CustomerError):
+    """Others are asking the integrations now, as many as may at once. Try again, or ask without live=true."""
+
+    status = 503
+    code = "too_many_live_looks"
+    title = "Service Unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "2"})
+
+
 class EmailTaken(CustomerError):
     """Another customer has this e-mail."""
 

@@ -42,6 +42,7 @@ class PoolSettings:
         check_timeout: deadline of the question whether a connection still answers (``DB_CHECK_TIMEOUT``).
         connect_timeout: deadline of connecting (``DB_CONNECT_TIMEOUT``).
         command_timeout: deadline of one statement; not in migrations and maintenance (``DB_COMMAND_TIMEOUT``, 0: off).
+        lock_timeout: longest wait for one lock in a process that answers requests (``DB_LOCK_TIMEOUT``, 0: off).
         session_timeout: age at which a session outside of any transaction is exchanged for a fresh one
             (``DB_SESSION_TIMEOUT``, 0: off).
         leak_warning: age from which on a borrowed connection is reported (``DB_LEAK_WARNING``, 0: off).
@@ -58,6 +59,7 @@ class PoolSettings:
     check_timeout: float
     connect_timeout: int
     command_timeout: float
+    lock_timeout: float
     session_timeout: float
     leak_warning: float
     leak_reclaim: float
@@ -109,6 +111,7 @@ def pool_settings() -> PoolSettings:
         check_timeout=number("DB_CHECK_TIMEOUT", 2.0, 0.05, 60.0),
         connect_timeout=whole("DB_CONNECT_TIMEOUT", 10, 1, 300),
         command_timeout=number("DB_COMMAND_TIMEOUT", 300.0, 0.0, 86_400.0),
+        lock_timeout=number("DB_LOCK_TIMEOUT", 5.0, 0.0, 3600.0),
         session_timeout=number("DB_SESSION_TIMEOUT", 1800.0, 0.0, 86_400.0),
         leak_warning=number("DB_LEAK_WARNING", 60.0, 0.0, 86_400.0),
         leak_reclaim=number("DB_LEAK_RECLAIM", 0.0, 0.0, 86_400.0),

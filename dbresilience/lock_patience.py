@@ -23,14 +23,12 @@ from django.db.migrations.state import ProjectState
 from dbresilience.conf import lock_settings
 from dbresilience.errors import LocksNotGranted
 from dbresilience.monitor.connection import monitor_connection
-from dbresilience.sqlstate import DEADLOCK_DETECTED, sqlstate_of
+from dbresilience.sqlstate import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate_of
 
 T = TypeVar("T")
 
 GROWTH: Final = 1.3
 """From 0.1 s to 5 s in 15 attempts."""
-
-_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 # Serves with_lock_patience. LOCAL: it ends with the transaction, whichever way that ends.
 TIMEOUT_SQL: Final = "SET LOCAL lock_timeout = %s"
@@ -68,7 +66,7 @@ def with_lock_patience(
                         cursor.execute(TIMEOUT_SQL, [f"{math.ceil(patience * 1000)}ms"])
                 return function()
         except OperationalError as exc:
-            if sqlstate_of(exc) not in (_LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED):
+            if sqlstate_of(exc) not in (LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED):
                 raise
             if attempt == config.attempts:
                 raise LocksNotGranted(f"{LocksNotGranted.__doc__} {_holders(using)}".strip()) from exc

@@ -14,6 +14,7 @@ ConstraintKind = Literal["unique", "foreign_key", "not_null", "check", "exclusio
 
 SERIALIZATION_FAILURE = "40001"
 DEADLOCK_DETECTED = "40P01"
+LOCK_NOT_AVAILABLE = "55P03"
 
 CONSTRAINT_KINDS: Final[dict[str, ConstraintKind]] = {
     "23505": "unique",

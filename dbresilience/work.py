@@ -22,6 +22,7 @@ except ImportError:  # Celery is not needed.
 _CELERYS: Final = ("worker", "beat")
 
 _names: dict[int, str] = {}
+_serving: list[str] = []
 _operations: dict[int, list[LongOperation]] = {}
 
 
@@ -95,6 +96,19 @@ def long_operation_of(thread: int) -> LongOperation | None:
     """The innermost long operation that a thread is in."""
     mine = _operations.get(thread)
     return mine[-1] if mine else None
+
+
+def serve_requests() -> None:
+    """Say that this process, and what it forks, answers requests: its sessions wait for no lock for long.
+
+    Called before the first connection is made, by what loads the application for a web server.
+    """
+    _serving[:] = ["requests"]
+
+
+def is_serving_requests() -> bool:
+    """Whether somebody waits for what this process does."""
+    return bool(_serving)
 
 
 def work_of(thread: int) -> str:

@@ -41,7 +41,7 @@ FOREIGN = (
     "EMAIL_",
     "DEBUG",
     "CELERY_",
-    "WEB_CONCURRENCY",
+    "WEB_",
     "LOG_",
     "OTEL_",
 )

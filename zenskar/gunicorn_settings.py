@@ -15,8 +15,8 @@ from dbresilience.typed_settings import as_whole
 
 workers = as_whole("WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "").strip() or 2, 1, 1000)
 worker_class = "zenskar.web_worker.DeadlineThreadWorker"
-# A thread is held while its client sends, so there are more of them than could be busy. Each
-# borrows a database connection for as long as its request takes, of the pool of its process.
+# Requests that are worked on at once; the worker has more threads, for those that wait and for probes. Each borrows a
+# database connection for as long as it takes, of the pool of its process.
 threads = 32
 # Seconds. A connection without a request is closed after that long; it holds no thread.
 keepalive = 10

@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from dbresilience.constraints import constraint_violation
+from dbresilience.sqlstate import LOCK_NOT_AVAILABLE, sqlstate_of
 from operations.errors import FieldError, ProblemError
 from operations.problem_details import MEDIA_TYPE, document_response, problem_document
 from operations.problem_details import document_of as document_of_error
@@ -74,6 +75,10 @@ def problem_of(exc: BaseException) -> tuple[dict[str, Any], dict[str, str]] | No
             # but a validator is missing; so it is logged.
             log.warning("value_refused_by_database", exc_info=exc)
             return _document(400, "invalid_value", "A value cannot be stored."), {}
+        case OperationalError() | psycopg.OperationalError() if sqlstate_of(exc) == LOCK_NOT_AVAILABLE:
+            log.warning("lock_not_granted")
+            detail = "Somebody else is changing this now, and takes long. Nothing was changed. Try again."
+            return _document(503, "record_busy", detail), RETRY_SOON
         case OperationalError() | InterfaceError() | psycopg.OperationalError():
             log.error("database_unavailable", error=type(exc.__cause__ or exc).__name__)
             return _document(503, "database_unavailable", "The database does not answer now. Try again."), RETRY_SOON

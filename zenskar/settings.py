@@ -76,6 +76,8 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "zenskar.requests.RequestLogMiddleware",
     "operations.request_limits.RequestLimitsMiddleware",
+    # After the body was read, which may take its client long and costs the threads beyond the places alone.
+    "zenskar.bulkhead.BulkheadMiddleware",
     "operations.throttling.RateLimitMiddleware",
     "zenskar.requests.ConsoleSlashMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

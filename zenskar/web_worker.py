@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
 from gunicorn import util
@@ -17,6 +18,8 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from zenskar.bulkhead import places_open
+from zenskar.conf import web_settings
 from zenskar.refusals import refusal
 
 FIRST_BYTE_SECONDS: Final = 0.1
@@ -111,6 +114,12 @@ class DeadlineThreadWorker(ThreadWorker):  # type: ignore[misc]
 
     silence: ClassVar[float] = 10.0
     request_limit: ClassVar[float] = 30.0
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """More threads than requests are worked on: some wait for their turn, some are for probes."""
+        config = web_settings()
+        places_open(count=self.cfg.threads, queue=config.queue, seconds=config.queue_seconds)
+        return ThreadPoolExecutor(max_workers=self.cfg.threads + config.queue + config.spare_threads)
 
     def accept(self, listener: socket.socket) -> None:
         try:

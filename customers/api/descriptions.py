@@ -65,7 +65,7 @@ _PROBLEMS: Final = {
     413: "The body is too large.",
     415: "The body is not announced as JSON.",
     429: "Too many requests.",
-    503: "The database does not answer now.",
+    503: "Too busy, or the database does not answer; Retry-After says when to ask again.",
 }
 
 

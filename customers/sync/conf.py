@@ -29,6 +29,7 @@ class SyncSettings:
 
     Attributes:
         concurrency: syncs at once in one process (``SYNC_CONCURRENCY``).
+        live_looks: how many requests of one process may ask the other side at once (``SYNC_LIVE_LOOKS``).
         lease: seconds for which a row is taken (``SYNC_LEASE``).
         retry_base_delay: seconds; the first wait is at most twice this (``SYNC_RETRY_BASE_DELAY``).
         retry_max_delay: seconds; no wait is longer (``SYNC_RETRY_MAX_DELAY``).
@@ -37,6 +38,7 @@ class SyncSettings:
     """
 
     concurrency: int
+    live_looks: int
     lease: float
     retry_base_delay: float
     retry_max_delay: float
@@ -59,6 +61,7 @@ def sync_settings() -> SyncSettings:
     """
     return SyncSettings(
         concurrency=whole("SYNC_CONCURRENCY", 8, 1, 64),
+        live_looks=whole("SYNC_LIVE_LOOKS", 4, 1, 1000),
         lease=number("SYNC_LEASE", 60.0, 20.0, 3600.0),
         retry_base_delay=number("SYNC_RETRY_BASE_DELAY", 1.0, 0.0, 60.0),
         retry_max_delay=number("SYNC_RETRY_MAX_DELAY", 300.0, 0.0, 86_400.0),

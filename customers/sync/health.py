@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from customers.integrations import Fields, Integration, IntegrationError, Remote
 from customers.models import Conflict, Customer, Priority, SyncRequest, SyncState
 from customers.sync.conf import sync_settings
 from customers.sync.fields import customer_fields, root_of
+from customers.sync.live_looks import live_look
 from customers.sync.merge import merge
 from customers.sync.ratelimit import Gate
 from customers.sync.resolutions import conflict_sides
@@ -30,17 +32,20 @@ def sync_health(*, customer_id: UUID, live: bool = False) -> dict[str, Any]:
 
     Raises:
         CustomerNotFound: there never was one.
+        LiveLooksBusy: as many as may are asking the integrations already.
     """
     customer = Customer.objects.filter(pk=customer_id).first()
     if customer is None:
         raise CustomerNotFound
     states = {state.integration: state for state in SyncState.objects.filter(customer=customer)}
     names = [*settings.INTEGRATIONS, *(name for name in states if name not in settings.INTEGRATIONS)]
+    with live_look() if live else nullcontext():
+        integrations = {name: _integration(customer, name, states.get(name), live=live) for name in names}
     return {
         "customer_id": str(customer.pk),
         "version": customer.version,
         "deleted_at": _instant(customer.deleted_at),
-        "integrations": {name: _integration(customer, name, states.get(name), live=live) for name in names},
+        "integrations": integrations,
     }
 
 

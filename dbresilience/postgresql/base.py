@@ -32,7 +32,7 @@ from dbresilience.postgresql.pool import Pool
 from dbresilience.postgresql.schema import DatabaseSchemaEditor
 from dbresilience.postgresql.stats import open_pools, pool_stats, pools
 from dbresilience.postgresql.watcher import Watcher
-from dbresilience.work import long_operation_of, process_role
+from dbresilience.work import is_serving_requests, long_operation_of, process_role
 
 GRACE: Final = 5.0
 """Seconds by which the client's patience is longer than the server's time-out, which ends a statement more gently."""
@@ -250,9 +250,16 @@ def _limits(config: PoolSettings, options: str) -> tuple[dict[str, Any], dict[st
     }
     # PgBouncer refuses such options, and a session's settings would be somebody else's a moment later: there the
     # client's patience alone ends a statement.
-    if config.pgbouncer or not config.command_timeout or "statement_timeout" in options:
+    if config.pgbouncer:
         return defaults, {}
-    return defaults, {"options": f"{options} -c statement_timeout={round(config.command_timeout * 1000)}".strip()}
+    limits = {
+        "statement_timeout": config.command_timeout,
+        # A person or a program waits for the answer, and a thread with it. Relays, tasks and commands may wait.
+        "lock_timeout": config.lock_timeout if is_serving_requests() else 0,
+    }
+    # What the deployment set itself stays.
+    ours = [f"-c {name}={round(limit * 1000)}" for name, limit in limits.items() if limit and name not in options]
+    return defaults, {"options": " ".join([options, *ours]).strip()} if ours else {}
 
 
 def _prepare(connection: Connection) -> None:

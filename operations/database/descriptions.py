@@ -11,7 +11,7 @@ _TAGS: Final = ["database"]
 _PROBLEMS: Final[dict[int, Any]] = {
     401: OpenApiResponse(description="No valid credentials."),
     403: OpenApiResponse(description="The credentials do not reach so far."),
-    503: OpenApiResponse(description="The database does not answer now."),
+    503: OpenApiResponse(description="Too busy, or the database does not answer; Retry-After says when to ask again."),
 }
 _HEALTH: Final = OpenApiExample(
     "A healthy database",

@@ -16,7 +16,7 @@ _PROBLEMS: Final = {
     403: "The credentials do not reach so far.",
     404: "There is no such thing.",
     409: "Not possible as things are now.",
-    503: "The database does not answer now.",
+    503: "Too busy, or the database does not answer; Retry-After says when to ask again.",
 }
 _NAME: Final = OpenApiParameter("name", str, OpenApiParameter.PATH, description="of the subscriber")
 _DELIVERY: Final = OpenApiParameter("delivery_id", int, OpenApiParameter.PATH)
