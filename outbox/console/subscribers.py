@@ -66,6 +66,7 @@ class RepublishForm(forms.Form):
 class SubscriptionAdmin(RecordAdmin):
     """Subscribers: whether they go on, how much waits, and how far each lane is."""
 
+    plural = "subscribers"
     search_fields = ("name",)
     ordering = ("name",)
     fields = (

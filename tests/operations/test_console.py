@@ -412,3 +412,15 @@ def test_its_text_can_be_read_in_both_schemes(scheme: int) -> None:
             weak[f"{ink} on {ground}"] = round(ratio, 2)
 
     assert weak == {}
+
+
+@pytest.mark.parametrize("page", ["/admin/", KEYS, "/admin/troubles/", "/admin/database/", "/admin/projections/"])
+def test_its_pages_can_be_used_by_keyboard(boss: Client, page: str) -> None:
+    shown = boss.get(page, follow=True).content.decode()
+
+    # First of all comes the way past the head of the page, and it leads somewhere; nothing is taken out of the order.
+    first = re.search(r"<a [^>]*>", shown.partition("<body")[2])
+    assert first is not None and 'href="#content-start" class="skip-to-content-link"' in first.group()
+    assert 'id="content-start"' in shown
+    assert not re.search(r'tabindex="[1-9]', shown)
+    assert ":focus-visible { outline: 3px solid var(--focus)" in CSS.read_text()
