@@ -22,11 +22,10 @@ class OperationsConfig(AppConfig):
         from operations import logins, metrics, overview, recording, roles, tiles
         from operations.alerts.conf import alert_settings
         from operations.alerts.own import register_own
-        from operations.conf import access_settings
+        from operations.conf import access_settings, retention_settings
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
         from operations.idempotency.conf import idempotency_settings
-        from operations.retention import retention_settings
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 

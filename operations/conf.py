@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from dbresilience.typed_settings import whole
+
+_DAYS: Final = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +39,32 @@ def access_settings() -> AccessSettings:
         login_attempts=whole("LOGIN_ATTEMPTS", 10, 1, 1_000_000),
         login_window=whole("LOGIN_WINDOW", 900, 1, 31_536_000),
         trusted_proxies=whole("TRUSTED_PROXIES", 0, 0, 100),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """Days for which records are kept after they are over; 0 is for ever.
+
+    Attributes:
+        operations: operations and their items (``OPERATIONS_RETENTION_DAYS``, 180).
+        alerts: alerts and notices (``ALERT_RETENTION_DAYS``, 90).
+        audit: the audit trail (``AUDIT_RETENTION_DAYS``, 0).
+    """
+
+    operations: int
+    alerts: int
+    audit: int
+
+
+def retention_settings() -> RetentionSettings:
+    """The settings in force.
+
+    Raises:
+        ImproperlyConfigured: a value is out of its range; the message names the setting.
+    """
+    return RetentionSettings(
+        operations=whole("OPERATIONS_RETENTION_DAYS", 180, 0, _DAYS),
+        alerts=whole("ALERT_RETENTION_DAYS", 90, 0, _DAYS),
+        audit=whole("AUDIT_RETENTION_DAYS", 0, 0, _DAYS),
     )

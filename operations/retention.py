@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import connection
 
 from dbresilience.transactions import run_in_transaction
-from dbresilience.typed_settings import whole
+from operations.conf import retention_settings
 
 AT_ONCE: Final = 2_000
-_DAYS: Final = 36_500
 
 # Items first, so that no statement removes more than a batch: an operation may have a million. Each by an index: the
 # state of operations that have ended, the order of items.
@@ -50,34 +48,6 @@ DELETE FROM operations_auditentry WHERE id IN (
 """
 # What the trigger on the trail asks for; it holds for one transaction.
 ALLOW_SQL: Final = "SET LOCAL zenskar.audit_retention = 'on'"
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionSettings:
-    """Days for which records are kept after they are over; 0 is for ever.
-
-    Attributes:
-        operations: operations and their items (``OPERATIONS_RETENTION_DAYS``, 180).
-        alerts: alerts and notices (``ALERT_RETENTION_DAYS``, 90).
-        audit: the audit trail (``AUDIT_RETENTION_DAYS``, 0).
-    """
-
-    operations: int
-    alerts: int
-    audit: int
-
-
-def retention_settings() -> RetentionSettings:
-    """The settings in force.
-
-    Raises:
-        ImproperlyConfigured: a value is out of its range; the message names the setting.
-    """
-    return RetentionSettings(
-        operations=whole("OPERATIONS_RETENTION_DAYS", 180, 0, _DAYS),
-        alerts=whole("ALERT_RETENTION_DAYS", 90, 0, _DAYS),
-        audit=whole("AUDIT_RETENTION_DAYS", 0, 0, _DAYS),
-    )
 
 
 def records_prune_once(*, budget: float = 60.0) -> int:
