@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,8 +29,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@dataclass(frozen=True)
+class Web:
+    pid: int
+    port: int
+
+    def workers(self) -> set[int]:
+        return {int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()}
+
+
 @pytest.fixture
-def port(folder: Path) -> Iterator[int]:
+def web(folder: Path) -> Iterator[Web]:
     port, log = processes.free_port(), folder / "web.log"
     command = [sys.executable, "-m", "gunicorn", "-c", "zenskar/gunicorn_settings.py", "zenskar.wsgi"]
     command += ["--bind", f"127.0.0.1:{port}", "--workers", "2", "--graceful-timeout", "1"]
@@ -39,7 +51,7 @@ def port(folder: Path) -> Iterator[int]:
     environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
     process = processes.start(command, log=log, env=environment, cwd=ROOT)
     processes.wait_for_port(process, port, name="web", log=log)
-    yield port
+    yield Web(process.pid, port)
     processes.stop(process, grace=5)
     assert "Traceback" not in log.read_text()
     # What it made for its counters is gone with it.
@@ -54,11 +66,27 @@ def get(port: int, path: str) -> str:
         return str(answer.read().decode())
 
 
-def test_each_process_tells_what_all_of_them_counted(port: int, folder: Path) -> None:
+def test_each_process_tells_what_all_of_them_counted(web: Web, folder: Path) -> None:
     for _ in range(20):
-        get(port, "/livez")
+        get(web.port, "/livez")
 
-    counts = [COUNTED.findall(get(port, "/metrics")) for _ in range(6)]
+    counts = [COUNTED.findall(get(web.port, "/metrics")) for _ in range(6)]
 
     assert counts == [["20.0"]] * 6
     assert len(list(folder.glob("zenskar-metrics-*/counter_*.db"))) >= 2
+
+
+def test_a_process_that_died_takes_no_count_with_it(web: Web) -> None:
+    for _ in range(20):
+        get(web.port, "/livez")
+
+    # One after the other, so that each of those that counted is gone in the end.
+    for victim in web.workers():
+        os.kill(victim, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while victim in web.workers() or len(web.workers()) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    counts = [COUNTED.findall(get(web.port, "/metrics")) for _ in range(6)]
+
+    assert counts == [["20.0"]] * 6
