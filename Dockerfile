@@ -26,7 +26,8 @@ COPY projections projections
 COPY outbox outbox
 COPY operations operations
 COPY dbresilience dbresilience
-RUN python -m compileall -q zenskar customers projections outbox operations dbresilience
+COPY examples examples
+RUN python -m compileall -q zenskar customers projections outbox operations dbresilience examples
 
 USER zenskar
 EXPOSE 8000
