@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
 from dbresilience.transactions import run_in_transaction
@@ -131,14 +131,18 @@ def rebuild_start(*, name: str, actor: str) -> Build:
         NoSuchBuild: nothing has been built yet; the first build needs no rebuild.
     """
     projection = projection_named(name)
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+
+    def begin() -> Build:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
         _build(name, BuildState.LIVE)
         if Build.objects.filter(projection=name, state=BuildState.BUILDING).exists():
             raise RebuildRunning
         build = build_make(projection, BuildState.BUILDING)
         _audit(actor, "started", name, {"build": build.pk, "version": build.version})
-    return build
+        return build
+
+    return run_in_transaction(begin)
 
 
 def rebuild_cancel(*, name: str, actor: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from django.db import connection, transaction
+from django.db import connection
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
+from dbresilience.transactions import run_in_transaction
 from operations.errors import ProblemError
 from operations.long_actions.kinds import Batch, Item, Kind, NewItem, Outcome, Plan, failed, skipped, succeeded, waiting
 from operations.long_actions.planning import Pace, operation_create
@@ -192,9 +193,11 @@ def replay_start(
     wanted: dict[str, Any] = {"projection": name, "from_sequence": from_sequence, "to_sequence": to_sequence}
     if aggregate is not None:
         wanted |= {"aggregate_type": aggregate[0], "aggregate_id": aggregate[1]}
-    with transaction.atomic(), connection.cursor() as cursor:
+
+    def begin() -> Operation:
         # Two who ask at once take turns, and the second one sees the first one's operation.
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY + 2])
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY + 2])
         if Operation.objects.open().filter(kind=ReplayKind.name, filter__projection=name).exists():
             raise ReplayRunning
         operation = operation_create(
@@ -205,6 +208,8 @@ def replay_start(
             pace=Pace(rate=rate),
         )
         return operation_start(operation_id=operation.pk, actor=actor)
+
+    return run_in_transaction(begin)
 
 
 def _touched(projection: Projection, first: int, last: int, upto: int) -> set[tuple[str, str]]:
