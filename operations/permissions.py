@@ -43,6 +43,19 @@ class HasScope(BasePermission):
         return True
 
 
+def require(request: Request, permission: str) -> None:
+    """Refuse a person without the permission of what is to be done; programs have the scope of their key.
+
+    The view has looked at the scope already. A scope lets a person use the API; what they may do there is what they may
+    do in the console.
+
+    Raises:
+        ScopeMissing: a person without the permission.
+    """
+    if not isinstance(request.auth, ApiKey) and not request.user.has_perm(permission):
+        raise ScopeMissing(f"This needs the permission {permission}.")
+
+
 def scopes_of(request: Request) -> frozenset[str]:
     """The scopes of whoever sent the request."""
     if isinstance(request.auth, ApiKey):

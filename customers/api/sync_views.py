@@ -18,6 +18,7 @@ from customers.sync.health import sync_health
 from customers.sync.resolutions import ConflictNotFound, conflict_resolve
 from operations.audit import actor_of
 from operations.errors import FieldError
+from operations.permissions import require
 from operations.scopes import Scope
 
 _ID = OpenApiParameter("customer_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
@@ -63,6 +64,7 @@ class ConflictResolutionView(APIView):
         ),
     )
     def post(self, request: Request, customer_id: str, conflict_id: str) -> Response:
+        require(request, "customers.resolve_conflict")
         decision = ResolutionInput(data=request.data)
         decision.is_valid(raise_exception=True)
         conflict = conflict_resolve(

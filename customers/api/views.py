@@ -27,7 +27,7 @@ from customers.models import Customer
 from customers.services import customer_create, customer_delete, customer_update
 from operations.errors import ScopeMissing
 from operations.idempotency.decorators import idempotent
-from operations.permissions import scopes_of
+from operations.permissions import require, scopes_of
 from operations.scopes import Scope
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
@@ -71,6 +71,7 @@ class CustomerListView(CustomerView):
 
     @idempotent(subject=_subject)
     def post(self, request: Request) -> Response:
+        require(request, "customers.add_customer")
         values = _validated(CustomerCreate(data=request.data))
         customer = customer_create(**values, origin="api")
         place = request.build_absolute_uri(f"{request.path.removesuffix('/')}/{customer.pk}/")
@@ -104,11 +105,13 @@ class CustomerDetailView(CustomerView):
 
     @idempotent()
     def delete(self, request: Request, customer_id: str) -> Response:
+        require(request, "customers.delete_customer")
         versions = versions_of_if_match(request.headers.get("If-Match"))
         customer_delete(customer_id=id_of(customer_id), if_version=versions, origin="api")
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     def _update(self, request: Request, customer_id: str, serializer: CustomerInput) -> Response:
+        require(request, "customers.change_customer")
         customer = customer_update(
             customer_id=id_of(customer_id),
             changes=_validated(serializer),

@@ -12,5 +12,8 @@ class Sample(models.Model):
     minute = models.DateTimeField(unique=True)
     figures = models.JSONField()
 
+    class Meta:
+        permissions = [("diagnose_sample", "Can run the diagnostics of the database")]
+
     def __str__(self) -> str:
         return f"{self.minute:%Y-%m-%d %H:%M}"

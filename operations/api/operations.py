@@ -131,10 +131,10 @@ class SteeringView(OperationView):
 
     @idempotent()
     def post(self, request: Request, operation_id: str) -> Response:
-        given = _validated(Steering(data=request.data or {}))
-        operation = _operation(operation_id)
         if not may_steer(request, self.verb):
             raise OperationNotAllowed
+        given = _validated(Steering(data=request.data or {}))
+        operation = _operation(operation_id)
         if self.verb in ("start", "resume"):
             require_kind(request, kind_of(operation.kind))
         operation = operation_steer(

@@ -18,6 +18,7 @@ from dbresilience.monitor.health import deadlocks_now, health_document
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, moment
 from operations.database.history import charts
+from operations.database.views import DIAGNOSE
 from operations.overview import Figure
 from operations.scopes import Scope, permission_codename
 
@@ -32,7 +33,8 @@ def database_page(request: HttpRequest) -> HttpResponse:
     _require(request, Scope.OPERATIONS_READ)
     diagnosis: dict[str, Any] | None = None
     if request.method == "POST":
-        _require(request, Scope.OPERATIONS_WRITE)
+        if not request.user.has_perm(DIAGNOSE):
+            raise PermissionDenied
         diagnosis = database_diagnostics()
         audit_record(actor=actor_of(request), action="database.diagnosed", detail={"status": diagnosis["status"]})
         figures, deadlocks = diagnosis["figures"], diagnosis["deadlocks"]
@@ -57,7 +59,7 @@ def database_page(request: HttpRequest) -> HttpResponse:
         "measured_at": _moment(figures["measured_at"]),
         "tables": [{**row, "vacuumed": _moment(row["vacuumed_at"], "never")} for row in figures.get("tables") or ()],
         "ranges": [(name, name == chosen or (not chosen and name == "24h")) for name in RANGES],
-        "may_diagnose": _may(request, Scope.OPERATIONS_WRITE),
+        "may_diagnose": request.user.has_perm(DIAGNOSE),
     }
     return render(request, "operations/database.html", context)
 

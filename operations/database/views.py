@@ -17,9 +17,11 @@ from operations.audit import actor_of, audit_record
 from operations.database import descriptions
 from operations.errors import ProblemError
 from operations.health import system_health
+from operations.permissions import require
 from operations.scopes import Scope
 from operations.serializers import StrictSerializer
 
+DIAGNOSE: Final = "dbresilience.diagnose_sample"
 _UNCACHED: Final = {"Cache-Control": "no-store"}
 
 
@@ -131,6 +133,7 @@ class DiagnosticsView(DatabaseView):
     """Looks more closely, and answers each question."""
 
     def post(self, request: Request) -> Response:
+        require(request, DIAGNOSE)
         Nothing(data=request.data or {}).is_valid(raise_exception=True)
         found = database_diagnostics()
         audit_record(actor=actor_of(request), action="database.diagnosed", detail={"status": found["status"]})
