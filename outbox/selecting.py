@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +12,8 @@ from django.db import connection
 from outbox.errors import ErrorClass, InvalidFilter
 
 COUNTED_AT_MOST: Final = 1_000_000
+LONGEST: Final = 255
+"""Characters of a text; no column that is compared is wider."""
 
 # Open deliveries that a filter matches. By state and id (outbox_delivery_state_idx), or by fingerprint
 # (outbox_delivery_kind); whatever else is asked for is looked at on those rows alone, and what is open is what waits
@@ -93,6 +95,8 @@ class DeliveryFilter:
             value = getattr(self, name)
             if value is not None and value.tzinfo is None:
                 raise InvalidFilter(f"{name}: with its offset from UTC")
+            if value is not None and not _is_in_calendar(value):
+                raise InvalidFilter(f"{name}: of the years 1 to 9999 in UTC")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str) and ("\0" in value or not _is_text(value)):
@@ -122,20 +126,13 @@ class DeliveryFilter:
         if unknown := sorted(set(values) - known):
             raise InvalidFilter(f"There is no condition {unknown[0][:50]!r}.")
         given: dict[str, Any] = {}
-        try:
-            for name, value in values.items():
-                if name in ("ids", "events") and value is not None:
-                    given[name] = tuple(_number(one) for one in value)
-                elif name == "states":
-                    given[name] = tuple(str(one) for one in value)
-                elif name in ("since", "until") and value is not None:
-                    given[name] = datetime.fromisoformat(str(value))
-                elif name == "upto" and value is not None:
-                    given[name] = _number(value)
-                else:
-                    given[name] = None if value is None else str(value)
-        except (TypeError, ValueError) as exc:
-            raise InvalidFilter(f"{name}: no such value") from exc
+        for name, value in values.items():
+            try:
+                given[name] = None if value is None else _VALUES.get(name, _text)(value)
+            except ValueError as exc:
+                raise InvalidFilter(f"{name}: {exc}") from exc
+        if given.get("states", ()) is None:
+            raise InvalidFilter("states: dead, retrying")
         return cls(**given)
 
 
@@ -186,11 +183,63 @@ def filter_values(chosen: DeliveryFilter) -> dict[str, Any]:
     return values
 
 
+def moment_of(text: str) -> datetime:
+    """A moment as ISO 8601 has it; with its offset from UTC, or without one.
+
+    Raises:
+        ValueError: it is none, or none that has a place in the calendar in UTC; the message is fit to be shown.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else found
+    except (ValueError, OverflowError) as exc:
+        raise ValueError("no moment as ISO 8601 has it, of the years 1 to 9999 in UTC") from exc
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > LONGEST:
+        raise ValueError(f"a text of at most {LONGEST} characters")
+    return value
+
+
 def _number(value: Any) -> int:
-    number = int(value)
-    if not 0 <= number < 2**63:
-        raise ValueError(value)
-    return number
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError("a number of a row")
+    return value
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of numbers of rows")
+    return tuple(_number(one) for one in value)
+
+
+def _states(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of states")
+    return tuple(_text(one) for one in value)
+
+
+def _moment(value: Any) -> datetime:
+    return moment_of(_text(value))
+
+
+_VALUES: Final[dict[str, Callable[[Any], Any]]] = {
+    "ids": _numbers,
+    "events": _numbers,
+    "upto": _number,
+    "states": _states,
+    "since": _moment,
+    "until": _moment,
+}
+
+
+def _is_in_calendar(value: datetime) -> bool:
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _is_text(value: str) -> bool:

@@ -16,7 +16,7 @@ from rest_framework.exceptions import ValidationError
 
 from operations.errors import ProblemError
 from outbox.errors import ErrorClass, OutboxError
-from outbox.selecting import DeliveryFilter
+from outbox.selecting import DeliveryFilter, moment_of
 
 
 class ReportingCommand(BaseCommand):
@@ -97,7 +97,7 @@ def positive(text: str) -> int:
 def moment(text: str) -> datetime:
     """A moment in time, in UTC unless it says otherwise."""
     try:
-        found = datetime.fromisoformat(text)
+        found = moment_of(text)
     except ValueError as exc:
         raise ArgumentTypeError(f"not a moment as ISO 8601 has it: {text[:50]!r}") from exc
     return found if found.tzinfo else found.replace(tzinfo=UTC)

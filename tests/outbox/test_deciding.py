@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -286,11 +288,46 @@ def test_it_says_what_is_not_eligible_and_why(collector: Collector, settings: La
         {"states": ["resolved"]},
         {"topic": "a\0b"},
         {"code": "\ud800"},
+        {"ids": "123"},
+        {"ids": [1.9]},
+        {"ids": [True]},
+        {"ids": {"1": 2}},
+        {"events": ["1"]},
+        {"events": [-1]},
+        {"upto": 1.5},
+        {"upto": "7"},
+        {"upto": True},
+        {"topic": ["customers"]},
+        {"topic": {"a": 1}},
+        {"topic": 7},
+        {"code": "x" * 5_000},
+        {"error_class": ["permanent"]},
+        {"states": "dead"},
+        {"states": {"dead": 1}},
+        {"states": [["dead"]]},
+        {"states": None},
+        {"since": 20260101},
+        {"since": "0001-01-01T00:00:00+23:59"},
+        {"until": "9999-12-31T23:59:59-23:59"},
     ],
 )
-def test_it_refuses_a_filter_that_means_nothing(values: dict[str, Any]) -> None:
-    with pytest.raises(InvalidFilter):
+def test_it_refuses_a_filter_that_means_nothing_and_names_the_condition(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidFilter, match=next(iter(values))):
         DeliveryFilter.from_json(values)
+
+
+def test_a_filter_comes_back_as_it_was_written_down() -> None:
+    chosen = DeliveryFilter(
+        ids=(1, 2), topic="customers", since=datetime(2026, 1, 1, tzinfo=UTC), upto=7, states=("dead", "retrying")
+    )
+
+    assert DeliveryFilter.from_json(chosen.as_json()) == chosen
+    assert DeliveryFilter.from_json(json.loads(json.dumps(chosen.as_json()))) == chosen
+
+
+def test_a_filter_takes_no_moment_outside_of_the_calendar() -> None:
+    with pytest.raises(InvalidFilter, match="since"):
+        DeliveryFilter(since=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=23))))
 
 
 @pytest.mark.feature("H4")
