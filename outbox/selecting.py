@@ -127,8 +127,9 @@ class DeliveryFilter:
             raise InvalidFilter(f"There is no condition {unknown[0][:50]!r}.")
         given: dict[str, Any] = {}
         for name, value in values.items():
+            read: Callable[[Any], Any] = _VALUES.get(name, _text)
             try:
-                given[name] = None if value is None else _VALUES.get(name, _text)(value)
+                given[name] = None if value is None else read(value)
             except ValueError as exc:
                 raise InvalidFilter(f"{name}: {exc}") from exc
         if given.get("states", ()) is None:

@@ -15,6 +15,7 @@ from operations.audit import actor_of
 from operations.console import RecordAdmin, badge
 from operations.errors import ProblemError
 from operations.overview import Tone
+from operations.posted import posted_text
 from projections.access import RESOLVE, SEE_DETAIL
 from projections.documents import REDACTED
 from projections.models import Build, Failure, FailureAttempt, Strategy
@@ -155,10 +156,10 @@ class FailureAdmin(RecordAdmin):
         try:
             failure = failure_resolve(
                 failure_id=int(object_id) if object_id.isdigit() and len(object_id) < 19 else 0,
-                strategy=request.POST.get("strategy", ""),
+                strategy=posted_text(request, "strategy"),
                 actor=actor_of(request),
-                note=request.POST.get("note", "")[:2000],
-                compensation=request.POST.get("compensation", ""),
+                note=posted_text(request, "note", 2_000),
+                compensation=posted_text(request, "compensation"),
             )
         except ProblemError as exc:
             return self._back(request, object_id, exc.detail, messages.ERROR)

@@ -23,6 +23,7 @@ from customers.sync.resolutions import Side, conflict_resolve, conflict_sides, c
 from operations.audit import actor_of
 from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, number_of, record_link, words
 from operations.models import AuditEntry
+from operations.posted import posted_text
 
 REASON_LENGTH: Final = 500
 LOOK_AGAIN: Final = "look-again"
@@ -160,7 +161,7 @@ class ConflictAdmin(RecordAdmin):
 
 def _do(request: HttpRequest, conflict: Conflict, verb: str) -> tuple[int, str]:
     """Carry one button out: level and text of the message."""
-    reason = request.POST.get("reason", "").strip()[:REASON_LENGTH]
+    reason = posted_text(request, "reason", REASON_LENGTH)
     if verb == LOOK_AGAIN:
         states_look_again(ids=[conflict.state_id], actor=actor_of(request), reason=reason)
         return messages.SUCCESS, "It is looked at again. If the question has answered itself, it closes."

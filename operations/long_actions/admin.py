@@ -26,6 +26,7 @@ from operations.long_actions.plan_page import plan_page
 from operations.long_actions.steering import VERBS, operation_steer
 from operations.models import AuditEntry, ItemState, Operation, OperationItem
 from operations.overview import Tone
+from operations.posted import posted_text
 
 ITEMS_SHOWN: Final = 50
 _TONES: Final[dict[str, Tone]] = {
@@ -104,7 +105,7 @@ class OperationAdmin(RecordAdmin):
             raise PermissionDenied
         try:
             operation_steer(
-                verb=verb, operation_id=operation_id, actor=actor_of(request), note=request.POST.get("note", "")
+                verb=verb, operation_id=operation_id, actor=actor_of(request), note=posted_text(request, "note", 500)
             )
         except ProblemError as exc:
             self.message_user(request, exc.detail, messages.ERROR)

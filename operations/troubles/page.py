@@ -21,6 +21,7 @@ from operations.audit import actor_of
 from operations.long_actions.access import may_do, may_steer
 from operations.long_actions.kinds import kind_named
 from operations.models import TroubleNote
+from operations.posted import posted_text
 from operations.troubles.access import may_note, may_retry, may_view, sources_for
 from operations.troubles.services import (
     NotedGroup,
@@ -107,14 +108,14 @@ def _source(request: HttpRequest) -> TroubleSource:
 
 
 def _retry(request: HttpRequest, *, back: str) -> HttpResponse:
-    source = source_named(request.POST.get("source", ""))
+    source = source_named(posted_text(request, "source"))
     if source is None or not may_retry(request, source):
         raise PermissionDenied
     ids = request.POST.getlist("id")[:1000] or None
-    group = request.POST.get("group", "")
+    group = posted_text(request, "group")
     if ids is None and not group:
         raise Http404
-    reason = request.POST.get("reason", "")[:500]
+    reason = posted_text(request, "reason", 500)
     retried = troubles_retry(source=source, ids=ids, fingerprint=group, actor=actor_of(request), reason=reason)
     messages.success(request, f"{len(retried)} will be tried again.")
     return redirect(back)

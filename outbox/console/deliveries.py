@@ -18,9 +18,12 @@ from django.utils.safestring import SafeString
 from operations.aggregate_pages import aggregate_link
 from operations.audit import actor_of
 from operations.console import RecordAdmin, WordsFilter, badge, json_block, words
+from operations.errors import MalformedBody
+from operations.json_bodies import parsed
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
+from operations.posted import posted_text
 from outbox.console.records import TONES
 from outbox.deciding import AT_ONCE, deliveries_retry, deliveries_skip
 from outbox.errors import DecisionRefused, InvalidEvent
@@ -175,7 +178,7 @@ def _plan_url(delivery: Delivery) -> str:
 
 def _do(request: HttpRequest, delivery_id: int, verb: str) -> tuple[int, str]:
     """Carry one button out: level and text of the message."""
-    reason = request.POST.get("reason", "").strip()[:1000]
+    reason = posted_text(request, "reason")
     actor = actor_of(request)
     if verb == "retry":
         if deliveries_retry(ids=[delivery_id], actor=actor, reason=reason):
@@ -190,11 +193,12 @@ def _do(request: HttpRequest, delivery_id: int, verb: str) -> tuple[int, str]:
     if not may_read_payload(request):
         raise PermissionDenied
     try:
-        payload = json.loads(request.POST.get("payload", ""))
+        payload = parsed(request.POST.get("payload", "").encode())
         made = delivery_replace(delivery_id=delivery_id, payload=payload, actor=actor, reason=reason)
-    except ValueError as exc:
-        text = str(exc) if isinstance(exc, InvalidEvent) else "This is no JSON."
-        return messages.ERROR, f"{text} Nothing was published."
+    except MalformedBody as exc:
+        return messages.ERROR, f"This is no JSON that can be published. Nothing was published. {exc.detail}"
+    except InvalidEvent as exc:
+        return messages.ERROR, f"{exc} Nothing was published."
     except DecisionRefused as exc:
         return messages.ERROR, str(exc)
     return messages.SUCCESS, f"Event {made.event_id} was published in its place."

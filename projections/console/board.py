@@ -20,6 +20,7 @@ from operations.audit import actor_of
 from operations.errors import ProblemError
 from operations.long_actions.planning import operation_plan
 from operations.models import Operation
+from operations.posted import posted_text
 from projections import rebuilding
 from projections.access import REBUILD, REPLAY, RESET
 from projections.console.sparkline import MINUTES, sparkline
@@ -132,7 +133,7 @@ def _replay_plan(request: HttpRequest, name: str) -> dict[str, Any]:
 
 def _replay(request: HttpRequest, name: str) -> str:
     given = _range(request)
-    operation = replay_start(name=name, actor=actor_of(request), reason=request.POST.get("reason", ""), **given)
+    operation = replay_start(name=name, actor=actor_of(request), reason=posted_text(request, "reason"), **given)
     return f"Operation {operation.pk} is under way."
 
 
@@ -168,7 +169,7 @@ def _reset_ask(request: HttpRequest, name: str) -> dict[str, Any]:
 
 
 def _reset(request: HttpRequest, name: str) -> str:
-    build = projection_reset(name=name, token=request.POST.get("confirmation_token", ""), actor=actor_of(request))
+    build = projection_reset(name=name, token=posted_text(request, "confirmation_token"), actor=actor_of(request))
     return f"Readers see an empty read model; build {build.pk} is being filled."
 
 

@@ -84,7 +84,7 @@ def test_it_retries_skips_and_replaces(collector: Collector, dead: Delivery, sta
 
     assert "It is tried again now." in retried
     assert "Say why. Nothing was done." in unexplained
-    assert "This is no JSON. Nothing was published." in broken
+    assert "This is no JSON that can be published. Nothing was published." in broken
     assert "was published in its place" in replaced
     assert "bob@example.com" in replaced
     assert "Nothing was done." in again
@@ -221,3 +221,46 @@ def test_replacing_needs_to_read_what_is_replaced(dead: Delivery) -> None:
 
     assert client.post(f"/admin/outbox/delivery/{dead.pk}/do/replace/", body).status_code == 403
     assert StoredEvent.objects.count() == 3
+
+
+@pytest.mark.feature("A16")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 100_000,
+        '{"email":' * 3_000 + "1" + "}" * 3_000,
+        '{"email": NaN}',
+        '{"email": 1e999}',
+        '{"email": "a", "email": "b"}',
+        '{"email": "a\\u0000b"}',
+        '{"email": "\\ud800"}',
+        '{"email": "a\x00b"}',
+        '{"email": ' + "9" * 400 + "}",
+        '"text"',
+    ],
+    ids=range(11),
+)
+def test_it_publishes_nothing_of_what_is_no_json(dead: Delivery, staff_client: MakeClient, text: str) -> None:
+    client = staff_client("operator")
+    before = StoredEvent.objects.count()
+
+    answer = client.post(
+        f"/admin/outbox/delivery/{dead.pk}/do/replace/", {"reason": "typo", "payload": text}, follow=True
+    )
+
+    assert answer.status_code == 200
+    assert "Nothing was published." in " ".join(str(one) for one in answer.context["messages"])
+    assert StoredEvent.objects.count() == before
+
+
+@pytest.mark.feature("A16")
+@pytest.mark.parametrize("verb", ["retry", "skip", "replace"])
+def test_it_refuses_a_reason_that_cannot_be_stored(dead: Delivery, staff_client: MakeClient, verb: str) -> None:
+    client = staff_client("operator")
+    form = {"reason": "a\x00b", "payload": '{"email": "bob@example.com"}'}
+
+    answer = client.post(f"/admin/outbox/delivery/{dead.pk}/do/{verb}/", form)
+
+    assert answer.status_code == 400
+    assert Delivery.objects.get(pk=dead.pk).state == "dead"

@@ -96,3 +96,19 @@ def test_it_is_planned_from_a_group_over_the_api(api: Client, collector: Collect
 
     assert answer.status_code == 201
     assert answer.json()["plan"]["eligible"] == 30
+
+
+@pytest.mark.feature("A16")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("since", "0001-01-01T00:00:00+23:59"), ("until", "9999-12-31T23:59:59-23:59"), ("ids", "123"), ("upto", 1.5)],
+)
+def test_it_names_the_condition_that_it_cannot_plan(
+    api: Client, collector: Collector, name: str, value: object
+) -> None:
+    body = {"kind": "outbox.replay", "dry_run": True, "filter": {name: value}}
+
+    answer = api.post("/api/v1/admin/operations/", body, "application/json")
+
+    assert answer.status_code == 400
+    assert name in str(answer.json()["errors"])
