@@ -88,6 +88,14 @@ class BodyTooLarge(ProblemError):
     title = "Body too large"
 
 
+class EncodingRefused(ProblemError):
+    """A body is sent as it is: no Content-Encoding but identity is taken."""
+
+    status = 415
+    code = "unsupported_encoding"
+    title = "Encoding not taken"
+
+
 class LengthRequired(ProblemError):
     """A body needs a Content-Length header."""
 

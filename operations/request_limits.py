@@ -9,7 +9,15 @@ from urllib.parse import unquote_to_bytes
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
-from operations.errors import BodyCutOff, BodyTooLarge, BodyTooSlow, LengthRequired, MalformedRequest, ProblemError
+from operations.errors import (
+    BodyCutOff,
+    BodyTooLarge,
+    BodyTooSlow,
+    EncodingRefused,
+    LengthRequired,
+    MalformedRequest,
+    ProblemError,
+)
 from operations.problem_details import problem_response
 
 READ_AWAY_AT_MOST: Final = 32 * 1024 * 1024
@@ -39,6 +47,9 @@ class RequestLimitsMiddleware:
         ):
             # WSGI leaves such a body unread, so it would look empty.
             return LengthRequired()
+        if request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() not in ("", "identity"):
+            # Unpacked it would be another body than the one that was measured and signed.
+            return EncodingRefused(headers={"Accept-Encoding": "identity"})
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if limit is not None and _length(request) > limit:
             _read_away(request, _length(request))

@@ -6,6 +6,22 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rest_framework import serializers
+from rest_framework.request import Request
+
+
+def query_values(request: Request) -> dict[str, str]:
+    """The parameters of the address, each given once.
+
+    Two readers may take different ones of several; the one that checks must not differ from the one that acts.
+
+    Raises:
+        ValidationError: one was given more than once.
+    """
+    repeated = [name for name, given in request.query_params.lists() if len(given) > 1]
+    if repeated:
+        once = "This may be given once."
+        raise serializers.ValidationError({name: [once] for name in repeated}, "repeated_parameter")
+    return {name: str(given[0]) for name, given in request.query_params.lists() if given}
 
 
 class StrictSerializer(serializers.Serializer[Any]):

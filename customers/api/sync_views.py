@@ -87,13 +87,13 @@ class ConflictResolutionView(APIView):
 
 def _live(request: Request) -> bool:
     errors = [
-        FieldError(pointer=f"/{name}", code="unknown_parameter", detail="There is no such parameter.")
+        FieldError(parameter=name[:100], code="unknown_parameter", detail="There is no such parameter.")
         for name in request.query_params
         if name not in ("live", "format")
     ]
     value = request.query_params.get("live", "false")
     if value not in ("true", "false"):
-        errors.append(FieldError(pointer="/live", code="invalid", detail="It is true or false."))
+        errors.append(FieldError(parameter="live", code="invalid", detail="It is true or false."))
     if errors:
         raise InvalidQuery(errors)
     return value == "true"

@@ -21,7 +21,7 @@ from operations.long_actions.planning import REASON_LENGTH, Pace, kind_of, opera
 from operations.long_actions.steering import operation_steer
 from operations.models import ItemState, Operation, OperationItem, OperationState
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer
+from operations.serializers import StrictSerializer, query_values
 
 _LARGEST_ID: Final = 2**63 - 1
 
@@ -71,7 +71,7 @@ class OperationListView(OperationView):
     """All operations, newest first; and the place where new ones are planned."""
 
     def get(self, request: Request) -> Response:
-        query = _validated(OperationQuery(data=request.query_params.dict()))
+        query = _validated(OperationQuery(data=query_values(request)))
         rows = Operation.objects.all()
         for name in ("state", "kind"):
             if name in query:
@@ -116,7 +116,7 @@ class ItemListView(OperationView):
     """The items of an operation, in the order in which they are carried out."""
 
     def get(self, request: Request, operation_id: str) -> Response:
-        query = _validated(ItemQuery(data=request.query_params.dict()))
+        query = _validated(ItemQuery(data=query_values(request)))
         rows = OperationItem.objects.filter(operation=_operation(operation_id)).defer("data")
         if "state" in query:
             rows = rows.filter(state=query["state"])

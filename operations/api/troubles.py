@@ -16,7 +16,7 @@ from operations.api.keyset import SIZE, SIZE_LARGEST
 from operations.audit import actor_of
 from operations.idempotency.decorators import idempotent
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer
+from operations.serializers import StrictSerializer, query_values
 from operations.troubles.access import may_note, may_retry, may_view, sources_for
 from operations.troubles.documents import group_document, trouble_document
 from operations.troubles.errors import TroubleNotAllowed, TroubleNotFound
@@ -87,7 +87,7 @@ class TroubleListView(TroubleView):
     """Everything that needs a person, one source after the other."""
 
     def get(self, request: Request) -> Response:
-        query = _validated(TroubleQuery(data=request.query_params.dict()))
+        query = _validated(TroubleQuery(data=query_values(request)))
         place = _place_of(query["cursor"]) if "cursor" in query else ("", "")
         found, following = troubles_page(
             _chosen(request, query), fingerprint=query.get("group"), place=place, limit=query["page_size"]
@@ -105,7 +105,7 @@ class GroupListView(TroubleView):
     """The kinds of trouble that there are."""
 
     def get(self, request: Request) -> Response:
-        query = _validated(GroupQuery(data=request.query_params.dict()))
+        query = _validated(GroupQuery(data=query_values(request)))
         found = troubles_groups(_chosen(request, query), fingerprint=query.get("group"))
         now = timezone.now()
         shown = [one for one in found if query["snoozed"] or not one.is_snoozed(now)]

@@ -19,7 +19,7 @@ from operations.errors import ProblemError
 from operations.health import system_health
 from operations.permissions import require
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer
+from operations.serializers import StrictSerializer, query_values
 
 DIAGNOSE: Final = "dbresilience.diagnose_sample"
 _UNCACHED: Final = {"Cache-Control": "no-store"}
@@ -66,7 +66,7 @@ class DeadlocksView(DatabaseView):
     """Deadlocks by tables and statements, with what would prevent them."""
 
     def get(self, request: Request) -> Response:
-        window = Window(data=request.query_params.dict())
+        window = Window(data=query_values(request))
         window.is_valid(raise_exception=True)
         found = deadlocks_now(3600 * window.validated_data["hours"])
         if found is None:

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 
 from operations.audit import actor_of
 from operations.idempotency.decorators import idempotent
+from operations.serializers import query_values
 from outbox.api import descriptions
 from outbox.api.access import require, told_as_problems
 from outbox.api.documents import subscriber_document
@@ -26,7 +27,7 @@ class SubscribersView(OutboxView):
     """All subscribers in use."""
 
     def get(self, request: Request) -> Response:
-        validated(Nothing(data=request.query_params.dict()))
+        validated(Nothing(data=query_values(request)))
         return Response({"results": [subscriber_document(row) for row in subscribers_board()]}, headers=UNCACHED)
 
 

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 from operations.audit import actor_of, audit_record
 from operations.idempotency.decorators import idempotent
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer
+from operations.serializers import StrictSerializer, query_values
 from outbox.api import descriptions
 from outbox.api.access import require
 from outbox.api.documents import delivery_document, group_document, pending_document, statistics_document
@@ -51,7 +51,7 @@ class StatisticsView(OutboxView):
     """Totals, rates and ages."""
 
     def get(self, request: Request) -> Response:
-        validated(Nothing(data=request.query_params.dict()))
+        validated(Nothing(data=query_values(request)))
         return Response(statistics_document(), headers=UNCACHED)
 
 
@@ -60,7 +60,7 @@ class PendingView(OutboxView):
     """Events that wait for some subscriber."""
 
     def get(self, request: Request) -> Response:
-        query = validated(PendingQuery(data=request.query_params.dict()))
+        query = validated(PendingQuery(data=query_values(request)))
         readable = may_read_payload(request)
         events = [pending_document(one, readable=readable) for one in pending_events(most=query["page_size"])]
         return Response({"events": events, "count": len(events)}, headers=UNCACHED)
@@ -71,7 +71,7 @@ class DeadLetterView(OutboxView):
     """Dead deliveries."""
 
     def get(self, request: Request) -> Response:
-        query = validated(DeadLetterQuery(data=request.query_params.dict()))
+        query = validated(DeadLetterQuery(data=query_values(request)))
         wanted = {_FILTERS[name]: value for name, value in query.items() if name in _FILTERS}
         rows = Delivery.objects.filter(state=DeliveryState.DEAD, **wanted)
         found = list(_after(rows, query).order_by("-pk")[: query["page_size"] + 1])
@@ -118,7 +118,7 @@ class GroupsView(OutboxView):
     """Open failures by kind."""
 
     def get(self, request: Request) -> Response:
-        query = validated(GroupQuery(data=request.query_params.dict()))
+        query = validated(GroupQuery(data=query_values(request)))
         groups = [group_document(one) for one in failure_groups(subscriber=query.get("subscriber"))]
         return Response({"results": groups}, headers=UNCACHED)
 

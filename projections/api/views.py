@@ -16,7 +16,7 @@ from operations.health import system_health
 from operations.long_actions.documents import operation_document, plan_document
 from operations.long_actions.planning import operation_plan
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer
+from operations.serializers import StrictSerializer, query_values
 from outbox.events import NAME_LENGTH
 from projections.access import REPLAY, RESET, RESOLVE, SEE_DETAIL, may, require
 from projections.api import descriptions
@@ -124,7 +124,7 @@ class FailureListView(ProjectionView):
 
     def get(self, request: Request, name: str) -> Response:
         projection_named(name)
-        query = _validated(FailureQuery(data=request.query_params.dict()))
+        query = _validated(FailureQuery(data=query_values(request)))
         rows = Failure.objects.filter(projection=name)
         if query["state"] == "active":
             rows = rows.filter(state__in=ACTIVE)
