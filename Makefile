@@ -5,7 +5,7 @@ BOOTSTRAP := $(PYTHON) zenskar/sandbox/bootstrap.py
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-kafka kafka chaos chaos-database lint format features bench requirements clean distclean venv venv-dev
+.PHONY: help run check test test-kafka kafka chaos chaos-database lint format features bench requirements clean distclean venv venv-dev
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 | \2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s%s\n", $$1, $$2}'

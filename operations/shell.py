@@ -1,4 +1,4 @@
-"""Who acts when a command does."""
+"""Who acts when a command does, and how it counts."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def shell_actor() -> str:
     except (KeyError, OSError):
         # A container may run under a number that has no name.
         return "shell"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 record``, ``2,000 records``; ``many`` is the plural where an s does not make it."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import django
 from celery import Celery, Task
 from celery.signals import setup_logging
+from django.apps import apps
 from django_structlog.celery.steps import DjangoStructLogInitStep
 
 from operations.correlation import correlation_id, work_bound
 from operations.tracing import traceparent
+from zenskar.starting import wrong_settings_told
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zenskar.settings")
 
@@ -34,3 +37,9 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def keep_our_logging(**_: Any) -> None:
     """Receiver that keeps Celery from replacing the logging that Django set up; being connected is enough."""
+
+
+if not apps.apps_ready:
+    # Celery was started first, not Django: it would set Django up too, and tell a wrong setting with a traceback.
+    with wrong_settings_told():
+        django.setup()

@@ -12,8 +12,10 @@ import tempfile
 from typing import Any
 
 from dbresilience.typed_settings import as_whole
+from zenskar.starting import wrong_settings_told
 
-workers = as_whole("WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "").strip() or 2, 1, 1000)
+with wrong_settings_told():
+    workers = as_whole("WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "").strip() or 2, 1, 1000)
 worker_class = "zenskar.web_worker.DeadlineThreadWorker"
 # Requests that are worked on at once; the worker has more threads, for those that wait and for probes. Each borrows a
 # database connection for as long as it takes, of the pool of its process.

@@ -7,8 +7,10 @@ import os
 from django.core.wsgi import get_wsgi_application
 
 from dbresilience.work import serve_requests
+from zenskar.starting import wrong_settings_told
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zenskar.settings")
 
 serve_requests()
-application = get_wsgi_application()
+with wrong_settings_told():
+    application = get_wsgi_application()

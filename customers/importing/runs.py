@@ -112,20 +112,20 @@ def file_import(
         ImportBusy: another process is importing it.
     """
     with path.open("rb") as file, _locked(rejected_path) as rejects:
-        run = _run_of(file, path, format)
-        resumed_at = run.records_done
-        if run.finished_at is None:
-            _audit(run, actor, "import.started")
-            _cut(rejects, run)
-            for batch in _batches(file, format, skip=run.records_done, size=batch_size):
-                run = _settled(run, batch, rejects)
-                on_progress(Progress(file.tell(), run.customers_created, run.records_rejected))
-            _finished(run, actor)
-            was_finished = False
-        else:
-            was_finished = True
-        if rejects.seek(0, os.SEEK_END) == 0:
-            rejected_path.unlink()
+        try:
+            run = _run_of(file, path, format)
+            resumed_at, was_finished = run.records_done, run.finished_at is not None
+            if not was_finished:
+                _audit(run, actor, "import.started")
+                _cut(rejects, run)
+                for batch in _batches(file, format, skip=run.records_done, size=batch_size):
+                    run = _settled(run, batch, rejects)
+                    on_progress(Progress(file.tell(), run.customers_created, run.records_rejected))
+                _finished(run, actor)
+        finally:
+            # Whatever ended it: an empty file tells nothing.
+            if rejects.seek(0, os.SEEK_END) == 0:
+                rejected_path.unlink(missing_ok=True)
     return Outcome(run.customers_created, run.records_rejected, resumed_at, was_finished)
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from urllib.parse import urlsplit
 
 import requests
 import stripe
@@ -33,6 +34,9 @@ _CONNECTIONS: Final = 32
 _TEST_KEYS: Final = ("sk_test_", "rk_test_")
 _LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 _KEY: Final = re.compile(r"\b([sr]k_(?:test|live)_|whsec_)\w+")
+
+# Otherwise it keeps an id in the home folder of whoever runs this, and sends it and how long each call took.
+stripe.enable_telemetry = False
 
 _clients: dict[tuple[int, StripeSettings], stripe.StripeClient] = {}
 _guard = threading.Lock()
@@ -105,8 +109,7 @@ def _translated(exc: stripe.StripeError) -> IntegrationError:
     replayed = headers.get("idempotent-replayed") == "true"
     match exc:
         case stripe.APIConnectionError():
-            # The library's text names the host and the trouble, at length.
-            return Unreachable(message.splitlines()[0][:300], code="unreachable")
+            return Unreachable(_unreachable(exc), code="unreachable")
         case stripe.RateLimitError() if code == "lock_timeout":
             # About one object, not about our rate: the row's own ladder.
             return RetryableError(message, code=code)
@@ -124,6 +127,34 @@ def _translated(exc: stripe.StripeError) -> IntegrationError:
         return PermanentError(message, code=code or str(status), replayed=replayed)
     # 409 (the same key is at work), 5xx, and answers that are none: a later repeat of the same key tells.
     return RetryableError(message, code=code or str(status or "no_answer"), replayed=replayed)
+
+
+def _unreachable(exc: stripe.APIConnectionError) -> str:
+    """Which host and why, in one line; the library's own text is a paragraph about its support."""
+    host, why = "Stripe", ""
+    cause = exc.__cause__ or exc.__context__
+    if isinstance(cause, requests.RequestException) and cause.request is not None and cause.request.url:
+        host = f"Stripe at {urlsplit(cause.request.url).netloc.rpartition('@')[2]}"
+    match cause:
+        case requests.exceptions.SSLError():
+            why = "its certificate is not trusted"
+        case requests.exceptions.ConnectTimeout():
+            why = f"no connection within {CONNECT_TIMEOUT:.0f} s"
+        case requests.exceptions.Timeout():
+            why = f"no answer within {READ_TIMEOUT:.0f} s"
+        case _:
+            why = _root(cause)
+    return f"{host} cannot be reached{f': {why}' if why else ''}."
+
+
+def _root(exc: BaseException | None) -> str:
+    """What the operating system says below all that libraries wrapped around it."""
+    found = ""
+    while exc is not None:
+        if isinstance(exc, OSError) and exc.strerror:
+            found = exc.strerror
+        exc = exc.__cause__ or exc.__context__
+    return found
 
 
 def _seconds(value: str | None) -> float:

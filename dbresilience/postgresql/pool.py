@@ -269,7 +269,9 @@ class Pool(ConnectionPool[Connection]):
                 return
             waiting, self._waiting = list(self._waiting), deque()
         for one in waiting:
-            one.fail(psycopg.OperationalError(f"the server cannot be reached: {type(error).__name__}"))
+            away = psycopg.OperationalError(f"the server cannot be reached: {type(error).__name__}")
+            away.__cause__ = error
+            one.fail(away)
 
     def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
         super()._add_connection(attempt or _SteadyAttempt(timeout=self.reconnect_timeout), growing=growing)

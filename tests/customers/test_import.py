@@ -223,7 +223,7 @@ def test_it_does_nothing_when_the_same_content_was_imported(tmp_path: Path) -> N
 
     again = imported(file_of(tmp_path, "copy.csv", content))
 
-    assert (again["created"], again["rejected"], again["was_finished"], again["exit"]) == (2, 1, True, 3)
+    assert (again["created"], again["rejected"], again["was_finished"], again["exit"]) == (2, 1, True, 0)
     assert (Customer.objects.count(), len(published())) == (2, 2)
 
 
@@ -381,3 +381,26 @@ def test_it_imports_all_of_a_batch_or_nothing() -> None:
         raise ZeroDivisionError
 
     assert (Customer.objects.count(), published()) == (0, [])
+
+
+def test_the_same_content_again_is_one_clear_line_and_no_failure(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "customers.csv", "name,email\nAnn,ann@example.com\nBad,bad@\n")
+    out = StringIO()
+
+    first = imported(path)
+    call_command("import_customers", str(path), stdout=out)
+    again = imported(path, "--again")
+
+    assert first["exit"] == 3
+    assert out.getvalue() == "Nothing to do: this content was imported before (--again imports it once more).\n"
+    assert (again["created"], again["rejected"], again["exit"]) == (0, 2, 3)
+
+
+def test_it_counts_one_as_one(tmp_path: Path) -> None:
+    path = file_of(tmp_path, "customers.csv", "name,email\nAnn,ann@example.com\nBad,bad@\n")
+    out = StringIO()
+
+    with pytest.raises(SystemExit):
+        call_command("import_customers", str(path), stdout=out)
+
+    assert "1 customer created, 1 record rejected (see " in out.getvalue()

@@ -72,3 +72,16 @@ def test_it_says_what_is_wrong(arguments: list[str]) -> None:
         run(*arguments)
 
     assert not ApiKey.objects.exists()
+
+
+def test_it_lists_keys_as_a_table_with_their_ends() -> None:
+    nothing = run("list")
+    shop = run_json("create", "--name", "shop", "--scope", "customers:read", "--expires-in", "90d")
+    run("create", "--name", "till", "--scope", "customers:read", "--never-expires")
+
+    header, first, second = run("list").splitlines()
+
+    assert nothing == "No keys.\n"
+    assert header.split() == ["prefix", "state", "expires", "last", "used", "name", "scopes"]
+    assert first.index(shop["expires_at"][:10]) == header.index("expires")
+    assert second.index("never") == header.index("expires")

@@ -84,7 +84,7 @@ def test_replay_counts_first(failing: Failure) -> None:
     while operations_run_once():
         pass
 
-    assert planned[0] == f"1 items, positions {first} to {first + 3}; --apply starts it"
+    assert planned[0] == f"1 item, positions {first} to {first + 3}; --apply starts it"
     assert before == 0
     assert started[0].startswith("operation ")
     assert accounts() == {"a": (3, 1), "b": (1, 1)}

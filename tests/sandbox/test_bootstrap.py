@@ -4,9 +4,12 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,72 @@ def test_clean_leaves_a_running_sandbox_alone(checkout: Path) -> None:
     assert answer.returncode == 1
     assert "still running" in answer.stderr
     assert folder.exists()
+
+
+@contextmanager
+def _installing(checkout: Path, every: str = "0.2") -> Iterator[subprocess.Popen[str]]:
+    """An installation by a ``uv`` that makes an environment, says what it does, and then takes for ever."""
+    tools = checkout / "tools"
+    tools.mkdir(exist_ok=True)
+    uv = tools / "uv"
+    uv.write_text(
+        f'#!/bin/sh\ncase "$1" in venv) exec {sys.executable} -m venv --without-pip .venv;; esac\n'
+        "echo 'Downloading   a-large-package (5 MiB)'\nexec sleep 60\n"
+    )
+    uv.chmod(0o755)
+    script = checkout / SCRIPT
+    script.write_text(script.read_text().replace("EVERY = 10.0", f"EVERY = {every}"))
+    with subprocess.Popen(
+        [sys.executable, str(SCRIPT), "install"],
+        cwd=checkout,
+        env={**os.environ, "PATH": f"{tools}:/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _line_with(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stdout is not None
+    return next(line for line in process.stdout if text in line)
+
+
+def test_it_says_every_few_seconds_what_is_being_installed(checkout: Path) -> None:
+    with _installing(checkout) as process:
+        line = _line_with(process, "Downloading")
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+    assert line.strip().endswith("s Downloading a-large-package (5 MiB)")
+
+
+def test_ctrl_c_while_it_installs_is_one_line_and_the_next_start_goes_on(checkout: Path) -> None:
+    with _installing(checkout) as process:
+        _line_with(process, "Downloading")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+
+    again = _run(checkout, "install")
+
+    assert process.returncode == 130
+    assert errors.strip() == "Stopped; start again to go on."
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_second_start_says_that_it_waits_for_the_first_and_can_be_stopped(checkout: Path) -> None:
+    with _installing(checkout) as first:
+        _line_with(first, "Downloading")
+        with _installing(checkout) as second:
+            waiting = _line_with(second, "waiting")
+            second.send_signal(signal.SIGINT)
+            _, errors = second.communicate(timeout=20)
+        first.send_signal(signal.SIGINT)
+        first.wait(20)
+
+    assert "another make" in waiting
+    assert second.returncode == 130
+    assert errors.strip() == "Stopped; start again to go on."

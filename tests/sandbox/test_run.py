@@ -85,6 +85,16 @@ def _get(endpoints: dict[str, str], path: str) -> Any:
         return json.load(response)
 
 
+def _stripe_reads(endpoints: dict[str, str]) -> int:
+    """How many reads the sandbox of Stripe was asked for, refused ones too."""
+    request = urllib.request.Request(
+        endpoints["stripe_api_base"] + "/_sandbox/requests",
+        headers={"Authorization": f"Bearer {endpoints['stripe_api_key']}"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return sum(line["method"] == "GET" for line in json.load(response)["data"])
+
+
 def _commands(pids: set[int]) -> dict[int, str]:
     table = subprocess.run(["ps", "-eww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
     lines = (line.strip().split(maxsplit=1) for line in table.splitlines())
@@ -114,6 +124,7 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
             check=False,
         )
         created = _get(endpoints, "/api/v1/customers/")
+        stripe_reads = _stripe_reads(endpoints)
         run.send_signal(signal.SIGINT)
         stopped = run.wait(30)
 
@@ -126,13 +137,14 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert f"runs already, as process {run.pid}, at {endpoints['web']}" in refused.stderr
     assert len(created["results"]) == 1
+    assert stripe_reads < 8, "Stripe is asked when there is something to see, not all the time"
     assert stopped == 0
     assert len(family) > 10
     assert not left_of(family)
     assert not mentioning(str(folder))
 
     # The second start keeps data, admin and key; a process that dies takes everything with it and is named.
-    with _everything(folder) as (run, _, family):
+    with _everything(folder) as (run, shown_again, family):
         again = json.loads((folder / "endpoints.json").read_text())
         with psycopg.connect(again["database_url"]) as connection:
             customers = connection.execute("SELECT count(*) FROM customers_customer").fetchone()
@@ -143,7 +155,8 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
 
     kept = ("admin_user", "admin_password", "api_key", "stripe_api_key", "stripe_webhook_secret")
     assert {key: again[key] for key in kept} == {key: endpoints[key] for key in kept}
-    assert customers == (2,)
+    assert "customer of the first start, changed → Stripe cus_" in shown_again
+    assert customers == (1,)
     assert stopped == 1
     assert "relay ended by itself (exit status -9)" in said
     assert not left_of(family)

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,6 +29,8 @@ RUN = ("requirements.txt", "requirements-sandbox.txt")
 DEV = (*RUN, "requirements-dev.txt")
 BENCH = "requirements-bench.txt"
 OTEL = "requirements-otel.txt"
+PIP = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+EVERY = 10.0  # seconds between two lines of progress, where they do not replace each other
 
 
 class Trouble(Exception):
@@ -48,6 +51,9 @@ def main(arguments: list[str]) -> int:
     except Trouble as trouble:
         print(trouble, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped; start again to go on.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -55,7 +61,11 @@ def install(files: tuple[str, ...]) -> None:
     """Bring ``.venv`` to the given requirements files, and to those that it already had."""
     with Path(__file__).open() as lock:
         # Two makes at once: the second waits here, and then finds everything in place.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("         waiting for another make that is installing here …", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         installed = _stamp()
         wanted = {name: _digest(name) for name in files}
         if wanted.items() <= installed.items():
@@ -133,15 +143,14 @@ def _install(names: list[str]) -> None:
     python, files = str(VENV / "bin" / "python"), [word for name in names for word in ("-r", name)]
     uv = _uv()
     if uv is not None:
-        command = [uv, "pip", "install", "--quiet", "--python", python, "--compile-bytecode"]
+        command = [uv, "pip", "install", "--python", python, "--compile-bytecode"]
     elif _has_pip(python):
-        command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        command = [python, "-m", "pip", "install", *PIP]
     else:
         outer = _python()
         if outer is None or not _has_pip(outer):
             raise Trouble(".venv has no pip; remove it, and run the same command again")
-        command = [outer, "-m", "pip", "--python", python, "install", "--quiet", "--no-input"]
-        command += ["--disable-pip-version-check"]
+        command = [outer, "-m", "pip", "--python", python, "install", *PIP]
     _run([*command, "--require-hashes", "--no-deps", *files], "the pinned packages could not be installed")
 
 
@@ -187,11 +196,46 @@ def _ask(python: str, code: str) -> subprocess.CompletedProcess[str]:
 def _run(command: list[str], failure: str) -> None:
     # Byte code is compiled at installation whatever the environment says: each later start is seconds faster.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    answer = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
-    if answer.returncode != 0:
-        raise Trouble(f"{failure}:\n{answer.stdout.strip()[-3000:]}")
+    try:
+        said = _watched(process)
+        status = process.wait()
+    except KeyboardInterrupt:
+        # On a terminal it heard of Ctrl-C as well; elsewhere it must not go on alone.
+        process.kill()
+        process.wait()
+        raise
+    if status != 0:
+        raise Trouble("{}:\n{}".format(failure, "".join(said).strip()[-3000:]))
+
+
+def _watched(process: subprocess.Popen[str]) -> list[str]:
+    """All lines that the process prints until it ends, while the last one is shown with the seconds so far."""
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    begun, terminal = time.monotonic(), sys.stdout.isatty()
+    reader.start()
+    while True:
+        reader.join(0.5 if terminal else EVERY)
+        if not reader.is_alive():
+            break
+        doing = " ".join(said[-1].split()) if said else "…"
+        line = f"{time.monotonic() - begun:6.0f} s {doing}"
+        if terminal:
+            print("\r" + line[: shutil.get_terminal_size().columns - 1] + "\033[K", end="", flush=True)
+        else:
+            print(line[:120], flush=True)
+    if terminal:
+        print("\r\033[K", end="", flush=True)
+    return said
 
 
 def _stamp() -> dict[str, str]:

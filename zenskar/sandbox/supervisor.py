@@ -159,7 +159,7 @@ class Supervisor:
             with screen.step("the main job, once") as done:
                 topic = f"{environment.get('KAFKA_TOPIC_PREFIX', 'zenskar')}.customers"
                 try:
-                    done(demo_run(endpoints, topic=topic))
+                    done(demo_run(endpoints, topic=topic, remembered=self.folder.path / "demo-customer"))
                 except DemoFailed:
                     # A process that died is the better reason.
                     self._check_alive({**standins.running, **self.apps})
@@ -196,16 +196,19 @@ def web_port() -> int:
     """PORT when it is set, else 8000, else the next free one.
 
     Raises:
-        StartFailed: PORT is no port, or is taken.
+        StartFailed: PORT is no port, is taken, or is not allowed to us.
     """
     wanted = os.environ.get("PORT", "")
     if wanted:
         if not wanted.isdigit() or not 0 < int(wanted) < 65536:
             raise processes.StartFailed(f"PORT must be a number from 1 to 65535, not {wanted!r}")
-        if not _is_free(int(wanted)):
-            raise processes.StartFailed(f"Port {wanted} (PORT) is taken")
+        if why := _refused(int(wanted)):
+            raise processes.StartFailed(f"Port {wanted} (PORT) {why}")
         return int(wanted)
-    return next(port for port in range(DEFAULT_PORT, 65536) if _is_free(port))
+    port = next(port for port in range(DEFAULT_PORT, 65536) if not _refused(port))
+    if port != DEFAULT_PORT:
+        print(f"         port {DEFAULT_PORT} is taken: the web server takes {port} (PORT=… wishes another)", flush=True)
+    return port
 
 
 def stop_on_signals() -> None:
@@ -225,14 +228,17 @@ def _undisturbed() -> Iterator[None]:
     yield
 
 
-def _is_free(port: int) -> bool:
+def _refused(port: int) -> str:
+    """Why nothing of ours can listen at the port; empty when it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return "is not allowed: ports below 1024 are for root; take one from 1024 on"
         except OSError:
-            return False
-        return True
+            return "is taken"
+        return ""
 
 
 def _answers(url: str) -> bool:

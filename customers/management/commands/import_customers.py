@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from customers.importing import runs
 from customers.importing.records import Format, UnusableFile
 from operations.correlation import correlation_bound
-from operations.shell import shell_actor
+from operations.shell import counted, shell_actor
 
 OnProgress = Callable[[runs.Progress], None]
 
@@ -36,10 +36,10 @@ the API takes it in POST /api/v1/customers/. Files are UTF-8.
 _EPILOG: Final = """
 Records that cannot be imported, also those whose e-mail is taken, are written to FILE.rejected.ndjson with the
 number of their line and the reason, and stop nothing. Importing the same content again goes on where the last import
-stopped, even after a crash, and does nothing when it had finished.
+stopped, even after a crash, and does nothing, with status 0, when it had finished; --again imports it once more.
 
 exit status:
-  0    every record became a customer (or would, in a dry run)
+  0    every record became a customer (or would, in a dry run), or there was nothing left to do
   1    the file cannot be imported
   3    some records were rejected
   130  interrupted; the same command goes on
@@ -80,7 +80,7 @@ class Command(BaseCommand):
             self.stderr.write("Interrupted; the same command goes on from here.")
             sys.exit(INTERRUPTED)
         self._report(outcome, time.monotonic() - began, rejected_path, options)
-        if outcome.rejected:
+        if outcome.rejected and not outcome.was_finished:
             sys.exit(SOME_REJECTED)
 
     def _outcome(
@@ -108,13 +108,14 @@ class Command(BaseCommand):
             }
             self.stdout.write(orjson.dumps(document).decode())
             return
+        if outcome.was_finished:
+            self.stdout.write("Nothing to do: this content was imported before (--again imports it once more).")
+            return
         verb = "would be created" if options["dry_run"] else "created"
-        text = f"{outcome.created:,} customers {verb}, {outcome.rejected:,} records rejected"
+        text = f"{counted(outcome.created, 'customer')} {verb}, {counted(outcome.rejected, 'record')} rejected"
         if outcome.rejected:
             text += f" (see {rejected_file})"
-        if outcome.was_finished:
-            text += "; this content was imported before, nothing was done"
-        elif outcome.resumed_at:
+        if outcome.resumed_at:
             text += f"; went on after record {outcome.resumed_at:,}"
         self.stdout.write(f"{text}; {seconds:.1f} s")
 

@@ -74,10 +74,14 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(keys))
             return
-        for key in keys:
-            used = key["last_used_at"] or "never"
-            line = f"{key['prefix']}  {key['state']:<8}  {key['name']}  {','.join(key['scopes'])}  last used {used}"
-            self.stdout.write(line)
+        if not keys:
+            self.stdout.write("No keys.")
+            return
+        rows = [("prefix", "state", "expires", "last used", "name", "scopes"), *(_row(key) for key in keys)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.stdout.write(line.rstrip())
 
     def _show(self, issued: IssuedKey, options: dict[str, Any]) -> None:
         if options["json"]:
@@ -103,3 +107,8 @@ def _document(key: ApiKey) -> dict[str, Any]:
         "state": state,
         **moments,
     }
+
+
+def _row(key: dict[str, Any]) -> tuple[str, ...]:
+    expires, used = ((key[name] or "never")[:16].replace("T", " ") for name in ("expires_at", "last_used_at"))
+    return key["prefix"], key["state"], expires, used, key["name"], ",".join(key["scopes"])

@@ -43,7 +43,7 @@ class Command(BaseCommand):
     def _groups(self, chosen: list[TroubleSource], options: dict[str, Any]) -> None:
         found = [group_document(one) for one in troubles_groups(chosen, fingerprint=options["group"])]
         lines = [
-            f"{one['source']}  {one['group']}  {one['count']}  {one['title']}: {one['message'][:100]}" for one in found
+            f"{one['source']}  {one['group']}  {one['count']}  {_said(one['title'], one['message'])}" for one in found
         ]
         self._print(found, lines, options)
 
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         )
         found = [trouble_document(*row) for row in rows]
         lines = [
-            f"{one['source']}  {one['id']}  {one['state']}  {one['about']}  {one['code']}: {one['message'][:100]}"
+            f"{one['source']}  {one['id']}  {one['state']}  {one['about']}  {_said(one['code'], one['message'])}"
             for one in found
         ]
         self._print(found, lines, options)
@@ -82,3 +82,7 @@ class Command(BaseCommand):
         self.stdout.write(text)
         if found:
             raise SystemExit(1)
+
+
+def _said(title: str, message: str) -> str:
+    return f"{title}: {message[:100]}" if message else title

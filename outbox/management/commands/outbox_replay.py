@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from operations.long_actions.documents import operation_document
 from operations.long_actions.planning import Pace, operation_create, operation_plan
 from operations.long_actions.steering import operation_steer
-from operations.shell import shell_actor
+from operations.shell import counted, shell_actor
 from outbox.management.reporting import ReportingCommand, add_filter, filter_of, positive
 from outbox.replays import ReplayDeliveries
 from outbox.republishing import log_republish
@@ -65,7 +65,8 @@ class Command(ReportingCommand):
             kind=ReplayDeliveries.name, filter=chosen, reason=options["reason"], actor=actor, pace=pace
         )
         made = operation_steer(verb="start", operation_id=made.pk, actor=actor)
-        line = f"operation {made.pk}: {made.eligible} deliveries; see manage.py operations show {made.pk}"
+        size = counted(made.eligible, "delivery", "deliveries")
+        line = f"operation {made.pk}: {size}; see manage.py operations show {made.pk}"
         self.report(options, operation_document(made), line)
         self.finish(wrong=not made.eligible)
 
@@ -82,6 +83,7 @@ class Command(ReportingCommand):
         )
         document = {"events": found.events, "aggregates": found.aggregates, "applied": options["apply"]}
         verb = "come again" if options["apply"] else "would come again. Add --apply and --reason"
-        line = f"{found.events} events of {found.aggregates} aggregates, and what came after them there, {verb}."
+        size = f"{counted(found.events, 'event')} of {counted(found.aggregates, 'aggregate')}"
+        line = f"{size}, and what came after them there, {verb}."
         self.report(options, document, line)
         self.finish(wrong=not found.events)

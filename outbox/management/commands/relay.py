@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from operations.shell import counted
 from outbox.errors import UnknownSubscriber
 from outbox.relay import relay_until_idle
 from outbox.relaying import Relay
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         except UnknownSubscriber as exc:
             raise CommandError(str(exc)) from exc
         if options["once"]:
-            self.stdout.write(f"{relay_until_idle()} events delivered")
+            self.stdout.write(f"{counted(relay_until_idle(), 'event')} delivered")
             return
         if options["metrics_port"]:
             from prometheus_client import start_http_server

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from operations.errors import ProblemError
-from operations.shell import shell_actor
+from operations.shell import counted, shell_actor
 from projections.models import Build, BuildState
 from projections.rebuilding import (
     Comparison,
@@ -77,7 +77,7 @@ class Command(BaseCommand):
 
 def _lines(compared: Comparison) -> list[str]:
     return [
-        f"{one.table} at {compared.position}: {one.rows} rows, "
+        f"{one.table} at {compared.position}: {counted(one.rows, 'row')}, "
         + ("the same" if one.is_same else f"{one.missing} missing, {one.added} added, {one.different} different")
         for one in compared.tables
     ]

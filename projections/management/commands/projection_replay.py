@@ -10,7 +10,7 @@ from rest_framework.exceptions import ValidationError
 from operations.errors import ProblemError
 from operations.long_actions.documents import operation_document
 from operations.long_actions.planning import operation_plan
-from operations.shell import shell_actor
+from operations.shell import counted, shell_actor
 from projections.management.printing import as_json, named_refusals
 from projections.replaying import ReplayKind, replay_start
 
@@ -39,7 +39,7 @@ class Command(BaseCommand):
                 frozen, plan = operation_plan(kind=ReplayKind.name, filter=what)
                 document: Any = {"filter": frozen, "items": plan.eligible}
                 ranged = f"positions {frozen['from_sequence']} to {frozen['to_sequence']}"
-                line = f"{plan.eligible} items, {ranged}; --apply starts it"
+                line = f"{counted(plan.eligible, 'item')}, {ranged}; --apply starts it"
             else:
                 operation = replay_start(
                     name=options["projection"],

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from operations.errors import ProblemError
+from operations.shell import counted
 from projections.management.printing import as_json
 from projections.models import Build
 from projections.registry import projection_names
@@ -45,6 +46,7 @@ class Command(BaseCommand):
 
 
 def _lines(one: Verified) -> list[str]:
-    result = "as it should be" if not one.count else f"{one.count} rows differ"
-    first = f"{one.projection} #{one.build} at {one.cursor}: {one.rows} rows of {one.events} events, {result}"
+    result = "as it should be" if not one.count else f"{counted(one.count, 'difference')}"
+    size = f"{counted(one.rows, 'row')} of {counted(one.events, 'event')}"
+    first = f"{one.projection} #{one.build} at {one.cursor}: {size}, {result}"
     return [first, *(f"  {difference}" for difference in one.differences)]

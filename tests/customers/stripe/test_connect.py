@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -168,14 +172,17 @@ def test_it_says_that_stripe_does_not_answer(settings: Settings) -> None:
     with pytest.raises(OSError):
         stripe_check()
 
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == f"Stripe at 127.0.0.1:{port} cannot be reached: Connection refused."
 
 
 def test_it_is_ready_when_stripe_takes_connections(sandbox: StripeSandbox, settings: Settings) -> None:
+    before = len(sandbox.request_log)
+
     reachable = stripe_check()
     settings.STRIPE_API_KEY = ""
 
     assert reachable == ""
+    assert len(sandbox.request_log) == before, "asking whether it answers is no call of the account"
     assert stripe_check() == "is not configured"
 
 
@@ -212,3 +219,22 @@ def test_it_checks_the_settings(
 
     assert before == []
     assert [message.id for message in after] == [found]
+
+
+def test_the_library_leaves_nothing_in_the_home_folder(
+    sandbox: StripeSandbox, settings: Settings, tmp_path: Path
+) -> None:
+    code = (
+        "import django; django.setup()\n"
+        "from customers.stripe.conf import stripe_settings\n"
+        "from customers.stripe.connecting import account_check\n"
+        "print(account_check(stripe_settings()))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CONFIG_HOME"}
+    environment |= {"STRIPE_API_KEY": settings.STRIPE_API_KEY, "STRIPE_API_BASE": settings.STRIPE_API_BASE}
+    environment |= {"HOME": str(tmp_path), "DJANGO_SETTINGS_MODULE": "zenskar.settings"}
+
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+    assert answer.stdout.strip() == sandbox.account_id, answer.stderr
+    assert list(tmp_path.iterdir()) == []
