@@ -134,7 +134,7 @@ def _unreachable(exc: stripe.APIConnectionError) -> str:
     host, why = "Stripe", ""
     cause = exc.__cause__ or exc.__context__
     if isinstance(cause, requests.RequestException) and cause.request is not None and cause.request.url:
-        host = f"Stripe at {urlsplit(cause.request.url).netloc.rpartition('@')[2]}"
+        host = f"Stripe at {urlsplit(str(cause.request.url)).netloc.rpartition('@')[2]}"
     match cause:
         case requests.exceptions.SSLError():
             why = "its certificate is not trusted"
