@@ -11,6 +11,7 @@ from math import ceil
 from types import TracebackType
 from typing import Any, Final, Literal
 
+import psycopg
 import structlog
 from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -33,6 +34,7 @@ _LEVELS: Final[dict[str, IsolationLevel]] = {
     "serializable": IsolationLevel.SERIALIZABLE,
 }
 
+_IDLE: Final = int(TransactionStatus.IDLE)
 _USUAL: Final = b"BEGIN; SELECT pg_current_xact_id()"
 
 
@@ -103,8 +105,11 @@ class OutermostRun:
         self._atomic.__enter__()
         try:
             # Django's own BEGIN comes with the first statement; ours takes its place, and is no further exchange.
-            with self._connection.wrap_database_errors:
+            try:
                 self._begin()
+            except psycopg.Error:
+                with self._connection.wrap_database_errors:
+                    raise
         except BaseException as exc:
             self._atomic.__exit__(type(exc), exc, exc.__traceback__)
             raise
@@ -166,7 +171,7 @@ class OutermostRun:
     def _begin(self) -> None:
         session = self._session = self._connection.connection
         options = self._options
-        if session.pgconn.transaction_status != TransactionStatus.IDLE:
+        if session.pgconn.transaction_status != _IDLE:
             # Autocommit is off for good on this connection: something began before us.
             return
         self._history = getattr(session, "history", "")

@@ -16,6 +16,8 @@ from dbresilience.sqlstate import is_connection_loss, sqlstate_of
 
 _ASK_FOR: Final = 10.0
 _ASK_EVERY: Final = 0.1
+_FATAL_ERROR: Final = int(ExecStatus.FATAL_ERROR)
+_TUPLES_OK: Final = int(ExecStatus.TUPLES_OK)
 
 # Serves commit_outcome. NULL for a transaction too old to be known; an error for one of another history.
 STATUS_SQL: Final = "SELECT pg_xact_status(%s::text::xid8)"
@@ -41,12 +43,12 @@ def begin(session: psycopg.Connection[Any], command: bytes) -> int | None:
     with session.lock:
         session.pgconn.send_query(command)
         results = session.wait(generators.execute(session.pgconn))
-    last = results[-1]
-    if last.status == ExecStatus.FATAL_ERROR:
+    # Plain numbers: reading a member of an enumeration takes as long as all else that is done with a result here.
+    if results[-1].status == _FATAL_ERROR:
         # The server skips the rest of the message after an error.
-        raise errors.error_from_result(last, encoding=session.info.encoding)
+        raise errors.error_from_result(results[-1], encoding=session.info.encoding)
     for result in results:
-        if result.status == ExecStatus.TUPLES_OK and (value := result.get_value(0, 0)):
+        if result.status == _TUPLES_OK and (value := result.get_value(0, 0)):
             return int(value)
     return None
 

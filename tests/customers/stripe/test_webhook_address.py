@@ -301,7 +301,7 @@ def test_it_makes_no_customer_of_one_that_stripe_does_not_know(stripe_side: Stri
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({"Content-Encoding": "gzip"}, 200),
+        ({"Content-Encoding": "gzip"}, 415),
         ({"Content-Type": "text/plain"}, 200),
         ({"Transfer-Encoding": "chunked"}, 411),
         ({"Content-Length": "5"}, 400),
