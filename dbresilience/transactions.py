@@ -234,7 +234,7 @@ class _Attempts:
         return transaction.atomic(using=self._options.using)
 
     def outermost(self) -> OutermostRun:
-        return OutermostRun(self._options, self._connection, in_turn=self._deadlocks > 1)
+        return OutermostRun(self._options, self._connection, in_turn=self._deadlocks > 0)
 
     def succeeded(self) -> None:
         if self.retries:

@@ -1,4 +1,4 @@
-"""Transactions that fell victim to deadlocks twice run again one at a time, or they keep killing each other."""
+"""Transactions that fell victim to a deadlock run again one at a time, or they keep killing each other."""
 
 from __future__ import annotations
 
