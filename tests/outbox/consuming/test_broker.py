@@ -52,6 +52,9 @@ class Workers:
 
     def end(self, one: subprocess.Popen[bytes], with_signal: int) -> int:
         self.alive.remove(one)
+        if with_signal == signal.SIGTERM:
+            # One that is still starting ends as any process does; it has nothing in hand.
+            _until(lambda: _catches(one.pid, signal.SIGTERM))
         one.send_signal(with_signal)
         return one.wait(30)
 
@@ -134,6 +137,13 @@ def _effects() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM effects")
         return int(cursor.fetchone()[0])
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal by now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def _until(condition: object, *, seconds: float = 40.0) -> None:
