@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.urls import reverse
 
+from operations.troubles.rows import ids_as_numbers, rows_wanted
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource
 from outbox.deciding import deliveries_retry
 from outbox.groups import FailureGroup, failure_groups
@@ -46,15 +47,11 @@ class DeadDeliveries(TroubleSource):
     def troubles(
         self, *, fingerprint: str | None = None, ids: Sequence[str] | None = None, after: str = "", limit: int = 50
     ) -> Sequence[Trouble]:
-        rows = Delivery.objects.filter(state=DeliveryState.DEAD)
-        if fingerprint is not None:
-            rows = rows.filter(fingerprint=fingerprint)
-        if ids is not None:
-            rows = rows.filter(pk__in=_numbers(ids))
-        if after:
-            rows = rows.filter(pk__lt=next(iter(_numbers([after])), 0))
+        rows = rows_wanted(
+            Delivery.objects.filter(state=DeliveryState.DEAD), fingerprint=fingerprint, ids=ids, after=after
+        )
         # Newest first: by outbox_delivery_state_idx, or by outbox_delivery_kind for one kind.
-        found = rows.order_by("-pk").values_list(*_COLUMNS)[:limit]
+        found = rows.values_list(*_COLUMNS)[:limit]
         return [
             Trouble(
                 id=str(key),
@@ -70,7 +67,8 @@ class DeadDeliveries(TroubleSource):
         ]
 
     def retry(self, *, ids: Sequence[str], actor: str, reason: str) -> Sequence[str]:
-        numbers = Delivery.objects.filter(pk__in=_numbers(ids), state=DeliveryState.DEAD).values_list("pk", flat=True)
+        rows = Delivery.objects.filter(pk__in=ids_as_numbers(ids), state=DeliveryState.DEAD)
+        numbers = rows.values_list("pk", flat=True)
         return [str(key) for key in deliveries_retry(ids=sorted(numbers), actor=actor, reason=reason)]
 
     def operation_for(self, fingerprint: str) -> tuple[str, dict[str, Any]] | None:
@@ -89,8 +87,3 @@ def _group(group: FailureGroup) -> TroubleGroup:
         sample_id=str(group.delivery_id),
         hours=group.hours,
     )
-
-
-def _numbers(texts: Sequence[str]) -> list[int]:
-    """Ids as numbers; what cannot be one names nothing."""
-    return [int(one) for one in texts if one.isascii() and one.isdigit() and len(one) < 19]

@@ -9,6 +9,7 @@ from django.db.models import Count, Max, Min
 from django.urls import reverse
 
 from operations.errors import ProblemError
+from operations.troubles.rows import ids_as_numbers, rows_wanted
 from operations.troubles.sources import COUNTED_AT_MOST, RETRIED_AT_ONCE, Trouble, TroubleGroup, TroubleSource
 from projections.access import RESOLVE
 from projections.models import Failure, FailureState, Strategy
@@ -57,13 +58,9 @@ class ManualFailures(TroubleSource):
     def troubles(
         self, *, fingerprint: str | None = None, ids: Sequence[str] | None = None, after: str = "", limit: int = 50
     ) -> Sequence[Trouble]:
-        rows = Failure.objects.filter(state=FailureState.MANUAL)
-        if fingerprint is not None:
-            rows = rows.filter(fingerprint=fingerprint)
-        if ids is not None:
-            rows = rows.filter(pk__in=_numbers(ids))
-        if after:
-            rows = rows.filter(pk__lt=next(iter(_numbers([after])), 0))
+        rows = rows_wanted(
+            Failure.objects.filter(state=FailureState.MANUAL), fingerprint=fingerprint, ids=ids, after=after
+        )
         return [
             Trouble(
                 id=str(one.pk),
@@ -75,12 +72,12 @@ class ManualFailures(TroubleSource):
                 since=one.first_failed_at,
                 url=reverse("admin:projections_failure_change", args=[one.pk]),
             )
-            for one in rows.defer("message", "traceback").order_by("-pk")[:limit]
+            for one in rows.defer("message", "traceback")[:limit]
         ]
 
     def retry(self, *, ids: Sequence[str], actor: str, reason: str) -> Sequence[str]:
         done = []
-        for number in sorted(_numbers(ids))[:RETRIED_AT_ONCE]:
+        for number in sorted(ids_as_numbers(ids))[:RETRIED_AT_ONCE]:
             try:
                 failure_resolve(failure_id=number, strategy=Strategy.RETRY, actor=actor, note=reason)
             except ProblemError:
@@ -88,8 +85,3 @@ class ManualFailures(TroubleSource):
                 continue
             done.append(str(number))
         return done
-
-
-def _numbers(texts: Sequence[str]) -> list[int]:
-    """Ids as numbers; what cannot be one names nothing."""
-    return [int(one) for one in texts if one.isascii() and one.isdigit() and len(one) < 19]

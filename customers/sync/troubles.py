@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from customers.models import Conflict, SyncState
 from operations.audit import audit_record
+from operations.troubles.rows import ids_as_numbers
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource, register
 from outbox.wakeup import wake
 
@@ -216,11 +217,7 @@ def _state_conditions(fingerprint: str | None, ids: Sequence[str] | None, after:
 
 
 def _keys(ids: Sequence[str] | None, after: str) -> dict[str, Any]:
-    """Ids as numbers; what cannot be one names nothing."""
-    return {
-        "ids": [int(one) for one in ids or () if one.isascii() and one.isdigit() and len(one) < 19],
-        "after": int(after) if after.isascii() and after.isdigit() and len(after) < 19 else 0,
-    }
+    return {"ids": ids_as_numbers(ids or ()), "after": next(iter(ids_as_numbers([after])), 0)}
 
 
 def _about(integration: str, customer_id: Any, remote_id: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.urls import reverse
 
+from operations.troubles.rows import ids_as_numbers, rows_wanted
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource
 from outbox.consuming.kinds import dead_kinds
 from outbox.consuming.redriving import consumed_retry
@@ -56,15 +57,11 @@ class ConsumedDeadLetters(TroubleSource):
     def troubles(
         self, *, fingerprint: str | None = None, ids: Sequence[str] | None = None, after: str = "", limit: int = 50
     ) -> Sequence[Trouble]:
-        rows = ParkedMessage.objects.filter(state=ParkedState.DEAD)
-        if fingerprint is not None:
-            rows = rows.filter(fingerprint=fingerprint)
-        if ids is not None:
-            rows = rows.filter(pk__in=_numbers(ids))
-        if after:
-            rows = rows.filter(pk__lt=next(iter(_numbers([after])), 0))
+        rows = rows_wanted(
+            ParkedMessage.objects.filter(state=ParkedState.DEAD), fingerprint=fingerprint, ids=ids, after=after
+        )
         # Newest first: by outbox_parked_state_idx, or by outbox_parked_kind for one kind.
-        found = rows.order_by("-pk").values_list(*_COLUMNS)[:limit]
+        found = rows.values_list(*_COLUMNS)[:limit]
         return [
             Trouble(
                 id=str(key),
@@ -80,12 +77,7 @@ class ConsumedDeadLetters(TroubleSource):
         ]
 
     def retry(self, *, ids: Sequence[str], actor: str, reason: str) -> Sequence[str]:
-        return [str(key) for key in consumed_retry(ids=_numbers(ids), actor=actor, reason=reason)]
+        return [str(key) for key in consumed_retry(ids=ids_as_numbers(ids), actor=actor, reason=reason)]
 
     def operation_for(self, fingerprint: str) -> tuple[str, dict[str, Any]] | None:
         return "outbox.redrive", {"fingerprint": fingerprint}
-
-
-def _numbers(texts: Sequence[str]) -> list[int]:
-    """Ids as numbers; what cannot be one names nothing."""
-    return [int(one) for one in texts if one.isascii() and one.isdigit() and len(one) < 19]
