@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.db import connection
 
 from outbox.events import Event
+from outbox.lanes import LANES
 from outbox.leases import HeldLane
 
 # An event is fetched by its id for each place of the log (LIMIT 1 keeps the planner from joining the tables as a
@@ -38,6 +39,15 @@ SELECT l.position, e.id, e.uid::text, e.lane, {_EVENT}
  CROSS JOIN LATERAL (SELECT position FROM outbox_log WHERE event_id = e.id LIMIT 1) AS l
  WHERE l.position <= k.passed
 """  # noqa: S608 - constants only
+
+# How many places of the log lie between two positions, counted as far as a limit.
+BETWEEN_SQL: Final = """
+SELECT count(*) FROM (
+  SELECT 1 FROM generate_series(0, %(lanes)s - 1) AS k (lane)
+   CROSS JOIN LATERAL (SELECT 1 FROM outbox_log
+                        WHERE lane = k.lane AND position > %(after)s AND position <= %(upto)s LIMIT %(most)s) AS l
+   LIMIT %(most)s) AS found
+"""
 
 _PAYLOAD: Final = Event._fields.index("payload_text")
 _LANE: Final = Event._fields.index("lane")
@@ -124,6 +134,17 @@ def aggregates_read(
         wanted = [event for event in events if event.payload_text is not None]
         found[one.aggregate_type, one.aggregate_id] = (wanted, following, len(events) < limit)
     return found
+
+
+def places_between(after: int, upto: int, most: int) -> int:
+    """How many events the log has beyond one position and up to another; ``most`` when there are as many or more.
+
+    Positions have gaps where the log was pruned or a sequencing run was rolled back, so their distance is no count.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(BETWEEN_SQL, {"lanes": LANES, "after": after, "upto": upto, "most": most})
+        found: int = cursor.fetchone()[0]
+        return found
 
 
 def _rows(sql: str, values: dict[str, Any], topics: Collection[str] | None) -> list[Any]:

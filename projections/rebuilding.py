@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import ProblemError
+from outbox.reading import places_between
 from projections.builds import LOCK_KEY, HeldBuild, build_make, build_release
 from projections.models import Build, BuildState
 from projections.models.build import FED
@@ -29,7 +30,7 @@ from projections.tables import tables_drop, views_point
 log = structlog.get_logger(__name__)
 
 CLOSE: Final = 20_000
-"""Positions that may be caught up while both checkpoints are held."""
+"""Events that may be caught up while both checkpoints are held."""
 
 SWITCH_TRIES: Final = 20
 _FREEZE_SECONDS: Final = 30.0
@@ -269,8 +270,8 @@ def _switch(name: str, source: BuildState, actor: str, word: str) -> Build:
 
 def _catch_up(held: HeldBuild, upto: int) -> None:
     """Bring a build whose row is locked to a position, in the current transaction."""
-    if upto - held.cursor > CLOSE:
-        raise NotCaughtUp(f"It is {upto - held.cursor} positions behind.")
+    if upto - held.cursor > CLOSE and places_between(held.cursor, upto, CLOSE + 1) > CLOSE:
+        raise NotCaughtUp(f"It is more than {CLOSE} events behind.")
     while held.cursor < upto and batch_apply(held, limit=5_000, seconds=_FREEZE_SECONDS, upto=upto).places:
         pass
 
