@@ -1,4 +1,4 @@
-"""``python -m zenskar.probe web|worker|relay|beat``: whether the process beside it does its work, for an orchestrator.
+"""``python -m zenskar.probe web|worker|relay|beat|consumer``: whether the process beside it works, for an orchestrator.
 
 Runs in the container of the process that it asks about; exit status 0 means yes. It looks at what the process leaves
 behind (an answer, a reply, a row), not at whether it exists: a process that hangs exists too.
@@ -18,6 +18,12 @@ TIMEOUT = 4
 RELAY_SQL = """
 SELECT EXISTS (SELECT FROM outbox_relay
                 WHERE starts_with(owner, %s) AND seen_at > clock_timestamp() - interval '1 minute')
+"""
+
+# Workers say every few seconds how far they are behind; one that has no partition says nothing.
+CONSUMER_SQL = """
+SELECT EXISTS (SELECT FROM outbox_inbox_partition
+                WHERE starts_with(reported_by, %s) AND reported_at > clock_timestamp() - interval '1 minute')
 """
 
 # Beat writes its last runs down every three minutes.
@@ -52,6 +58,11 @@ def relay() -> bool:
     return _exists(RELAY_SQL, [f"{socket.gethostname()[:60]}:"])
 
 
+def consumer() -> bool:
+    """A consumer of Kafka on this host read one of its partitions within the last minute."""
+    return _exists(CONSUMER_SQL, [f"{socket.gethostname()[:60]}:"])
+
+
 def beat() -> bool:
     """Periodic tasks were started within the last minutes."""
     return _exists(BEAT_SQL, [])
@@ -73,7 +84,13 @@ def _exists(query: str, parameters: list[str]) -> bool:
     return bool(row and row[0])
 
 
-PROBES: dict[str, Callable[[], bool]] = {"web": web, "worker": worker, "relay": relay, "beat": beat}
+PROBES: dict[str, Callable[[], bool]] = {
+    "web": web,
+    "worker": worker,
+    "relay": relay,
+    "beat": beat,
+    "consumer": consumer,
+}
 
 
 def main(arguments: list[str]) -> int:

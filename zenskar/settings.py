@@ -117,10 +117,10 @@ DATABASES = {
 # borrows a connection and gives it back. OPTIONS["pool"] stays unset: Celery would close the pool around every task.
 DATABASES["default"] |= {"ENGINE": "dbresilience.postgresql", "CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False}
 
-# The processes of one machine, each with a pool of its own: those of gunicorn and of the worker, the relay, the beat
-# and one command beside them. A system check holds their sum against max_connections.
+# The processes of one machine, each with a pool of its own: those of gunicorn and of the worker, the relay, the beat, a
+# consumer of Kafka and one command beside them. A system check holds their sum against max_connections.
 CELERY_WORKER_CONCURRENCY = _whole("CELERY_WORKER_CONCURRENCY", 2, 1000, low=1)
-DB_PROCESSES = _whole("DB_PROCESSES", _whole("WEB_CONCURRENCY", 2, 1000, low=1) + CELERY_WORKER_CONCURRENCY + 3, 10_000)
+DB_PROCESSES = _whole("DB_PROCESSES", _whole("WEB_CONCURRENCY", 2, 1000, low=1) + CELERY_WORKER_CONCURRENCY + 4, 10_000)
 
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -244,6 +244,8 @@ OUTBOX_PAYLOAD_VALIDATORS: str | dict[str, str] = env.str("OUTBOX_PAYLOAD_VALIDA
 }
 # Modules whose functions handle what ``manage.py kafka_worker`` consumes.
 KAFKA_HANDLERS: list[str] = ["customers.sync.consuming"] if SYNC_ROUTE == "kafka" else []
+if PETSTORE:
+    KAFKA_HANDLERS.append("examples.petstore.shipping")
 PROJECTIONS: list[str] = [
     "customers.readmodels.directory.CustomerDirectory",
     "customers.readmodels.activity.CustomerActivity",

@@ -47,6 +47,7 @@ class Order(models.Model):
     class Status(models.TextChoices):
         PENDING = "pending"
         CONFIRMED = "confirmed"
+        SHIPPED = "shipped"
 
     id = models.CharField(max_length=100, primary_key=True, default=_order_id)
     customer_id = models.CharField(max_length=255)
@@ -57,9 +58,18 @@ class Order(models.Model):
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING)
     created_at = models.DateTimeField(default=timezone.now)
     confirmed_at = models.DateTimeField(null=True, blank=True)
+    shipped_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=Q(quantity__gte=1), name="petstore_order_quantity")]
+        constraints = [
+            models.CheckConstraint(condition=Q(quantity__gte=1), name="petstore_order_quantity"),
+            # Shipped is what has a moment of shipping, and nothing else.
+            models.CheckConstraint(
+                condition=Q(status="shipped", shipped_at__isnull=False)
+                | (~Q(status="shipped") & Q(shipped_at__isnull=True)),
+                name="petstore_order_shipped",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.id

@@ -58,7 +58,7 @@ class OrderBook(Projection):
             ),
         ),
     )
-    types: ClassVar[Mapping[str, int] | None] = {"created": 1, "confirmed": 1}
+    types: ClassVar[Mapping[str, int] | None] = {"created": 1, "confirmed": 1, "shipped": 1}
     keyed_by = "order"
 
     def apply(self, batch: Batch) -> None:
@@ -71,12 +71,9 @@ class OrderBook(Projection):
                 whole[event.aggregate_id] = {name: said[name] for name in names} | {"last_sequence": event.sequence}
             else:
                 kept = whole.get(event.aggregate_id) or changes.setdefault(event.aggregate_id, {})
-                kept |= {
-                    "order_id": said["order_id"],
-                    "status": said["status"],
-                    "confirmed_at": said["confirmed_at"],
-                    "last_sequence": event.sequence,
-                }
+                kept |= {"order_id": said["order_id"], "status": said["status"], "last_sequence": event.sequence}
+                if event.type == "confirmed":
+                    kept["confirmed_at"] = said["confirmed_at"]
         table = batch.table(self.tables[0])
         with connection.cursor() as cursor:
             for statement, rows in ((APPLY_SQL, whole), (UPDATE_SQL, changes)):
@@ -100,7 +97,7 @@ class OrderBook(Projection):
                 fixed = (said["customer_id"], said["pet_id"], said["quantity"], Decimal(said["total"]))
                 found[key] = (*fixed, said["status"], ordered_at, None, event.sequence)
             elif key in found:
-                confirmed_at = datetime.fromisoformat(said["confirmed_at"])
                 row = found[key]
+                confirmed_at = datetime.fromisoformat(said["confirmed_at"]) if event.type == "confirmed" else row[6]
                 found[key] = (*row[:4], said["status"], row[5], confirmed_at, event.sequence)
         return {"petstore_order_book": found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from django.utils import timezone
 
 from dbresilience.sqlstate import sqlstate_of
 from dbresilience.transactions import run_in_transaction
-from examples.petstore.errors import AlreadyRegistered, OutOfStock, UnknownPet
+from examples.petstore.errors import AlreadyRegistered, OutOfStock, UnknownOrder, UnknownPet
 from examples.petstore.models import Order, Pet, User
 from outbox.events import NewEvent
 from outbox.publishing import publish, publish_many
@@ -90,6 +91,33 @@ def order_place(
             ]
         )
         return order, ids[:2]
+
+    return run_in_transaction(work)
+
+
+def order_ship(*, order_id: str, caused_by: str = "") -> bool:
+    """Ship a confirmed order; False if it was shipped before, and nothing was done.
+
+    Args:
+        order_id: which.
+        caused_by: id of the event that led to it.
+
+    Raises:
+        UnknownOrder: there is none of this id.
+    """
+
+    def work() -> bool:
+        order = Order.objects.select_for_update().filter(pk=order_id).first()
+        if order is None:
+            raise UnknownOrder
+        if order.status == Order.Status.SHIPPED:
+            return False
+        order.status, order.shipped_at = Order.Status.SHIPPED, timezone.now()
+        order.save(update_fields=["status", "shipped_at"])
+        shipped = {"order_id": order.pk, "status": order.status, "shipped_at": order.shipped_at}
+        event = _order_event("shipped", order, shipped)
+        publish(replace(event, origin="shipping", causation_id=caused_by))
+        return True
 
     return run_in_transaction(work)
 

@@ -13,11 +13,12 @@ REPORT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 2.0
 
 REPORT_SQL: Final = """
-INSERT INTO outbox_inbox_partition AS p (consumer_group, topic, partition, lag)
-SELECT %(group)s, topic, partition, lag
+INSERT INTO outbox_inbox_partition AS p (consumer_group, topic, partition, lag, reported_by)
+SELECT %(group)s, topic, partition, lag, %(worker)s
   FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(lags)s::bigint[]) AS l (topic, partition, lag)
  ORDER BY topic, partition
-ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET lag = excluded.lag, reported_at = clock_timestamp()
+ON CONFLICT (consumer_group, topic, partition) DO UPDATE
+   SET lag = excluded.lag, reported_by = excluded.reported_by, reported_at = clock_timestamp()
 """
 
 
@@ -26,12 +27,14 @@ class Lag:
 
     Args:
         group: consumer group.
+        worker: its name.
         consumer: its client.
         prefix: of the topics.
     """
 
-    def __init__(self, group: str, consumer: Consumer, prefix: str) -> None:
+    def __init__(self, group: str, worker: str, consumer: Consumer, prefix: str) -> None:
         self._group = group
+        self._worker = worker
         self._consumer = consumer
         self._prefix = prefix
         self._next_at = 0.0
@@ -51,6 +54,7 @@ class Lag:
         if lags:
             values: dict[str, Any] = {
                 "group": self._group,
+                "worker": self._worker,
                 "topics": [topic for topic, _ in lags],
                 "partitions": [partition for _, partition in lags],
                 "lags": list(lags.values()),

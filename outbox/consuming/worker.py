@@ -80,7 +80,7 @@ class ConsumerWorker:
         self._denied = ""
         self._make_topics()
         self._consumer = Consumer(_client(self._config, group, start_at) | {"error_cb": self._on_error})
-        self._lag = Lag(group, self._consumer, self._prefix)
+        self._lag = Lag(group, self.name, self._consumer, self._prefix)
         self._consumer.subscribe(
             [f"{self._prefix}{topic}" for topic in self._topics],
             on_assign=self._assigned,

@@ -72,6 +72,7 @@ class InboxPartition(models.Model):
     careful_to = models.BigIntegerField(default=-1, db_default=-1, help_text="Offset up to which that holds.")
     lag = models.BigIntegerField(default=0, db_default=0, help_text="Messages not handled yet, when last looked at.")
     reported_at = models.DateTimeField(db_default=Now())
+    reported_by = models.CharField(max_length=100, default="", db_default="", help_text="The worker that looked.")
 
     class Meta:
         db_table = "outbox_inbox_partition"

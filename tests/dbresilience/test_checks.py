@@ -101,12 +101,12 @@ def test_it_is_content_with_what_is_safe_behind_pgbouncer(known: dict[str, Any],
 
 
 def test_it_adds_up_the_pools_of_all_processes(known: dict[str, Any], settings: Any) -> None:
-    settings.DB_PROCESSES = 8
+    settings.DB_PROCESSES = 10
 
     messages = pool_sum_check(databases=["default"])
 
     assert ids(messages) == ["dbresilience.W001"]
-    assert "8 processes with 50 connections each make 400" in messages[0].msg
+    assert "10 processes with 50 connections each make 500" in messages[0].msg
 
 
 def test_it_finds_a_pooler_that_nobody_spoke_of() -> None:

@@ -14,7 +14,7 @@ from django.core.management import get_commands
 from dbresilience.conf import pool_settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OURS = ("web", "worker", "beat", "relay", "migrate", "stripe")
+OURS = ("web", "worker", "beat", "relay", "consumer", "migrate", "stripe")
 THEIRS = ("postgres", "redis", "kafka")
 
 pytestmark = pytest.mark.feature("A14")
@@ -48,7 +48,7 @@ def test_it_checks_the_health_of_each_service(services: dict[str, Any], name: st
     assert {"interval", "timeout", "retries"} <= check.keys()
 
 
-@pytest.mark.parametrize("name", ["web", "worker", "beat", "relay"])
+@pytest.mark.parametrize("name", ["web", "worker", "beat", "relay", "consumer"])
 def test_it_waits_for_healthy_servers_and_a_migrated_database(services: dict[str, Any], name: str) -> None:
     conditions = {other: needed["condition"] for other, needed in services[name]["depends_on"].items()}
 

@@ -75,6 +75,26 @@ def test_it_looks_for_a_relay_of_this_host_at_work(owner: str, age: int, healthy
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("worker", "age", "healthy"),
+    [
+        (f"{socket.gethostname()[:60]}:7:abc", 10, True),
+        (f"{socket.gethostname()[:60]}:7:abc", 90, False),
+        ("another:7:abc", 10, False),
+    ],
+)
+def test_it_looks_for_a_consumer_of_this_host_that_reads_a_partition(worker: str, age: int, healthy: bool) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO outbox_inbox_partition (consumer_group, topic, partition, reported_by, reported_at)"
+            " VALUES ('g', 'orders', 0, %s, clock_timestamp() - %s * interval '1 second')",
+            [worker, age],
+        )
+
+    assert probe.consumer() is healthy
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(("minutes", "healthy"), [(1, True), (6, False)])
 def test_it_looks_for_periodic_tasks_that_were_started(minutes: int, healthy: bool) -> None:
     every_second = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.SECONDS)
@@ -87,4 +107,4 @@ def test_it_looks_for_periodic_tasks_that_were_started(minutes: int, healthy: bo
 
 def test_it_wants_the_name_of_a_process(capsys: pytest.CaptureFixture[str]) -> None:
     assert probe.main(["everything"]) == 2
-    assert "web|worker|relay|beat" in capsys.readouterr().err
+    assert "web|worker|relay|beat|consumer" in capsys.readouterr().err

@@ -154,8 +154,8 @@ class Postgres:
         bindir = binaries()
         self._make_data(bindir)
         options = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": ""}
-        # Seven processes with a pool of 50 each, and those who look on from outside of the pools.
-        options["max_connections"] = 400
+        # Eight processes with a pool of 50 each, and those who look on from outside of the pools.
+        options["max_connections"] = 450
         # The log is kept in a file that no role guards: of a statement that failed it has the constraint's name, and
         # none of the values, which are people's names and addresses.
         options |= {"log_min_error_statement": "panic", "log_error_verbosity": "terse"}

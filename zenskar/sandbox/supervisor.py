@@ -25,6 +25,9 @@ from zenskar.sandbox.standins import StandIns
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEFAULT_PORT = 8000
 
+TRUE = ("true", "on", "ok", "y", "yes", "1")
+"""What settings take for true."""
+
 
 class Stopped(BaseException):
     """Somebody pressed Ctrl-C or sent SIGTERM; no ``except Exception`` on the way may swallow it."""
@@ -71,8 +74,9 @@ class Supervisor:
             endpoints = self._endpoints(web, accounts, environment)
             self.folder.write_endpoints(endpoints)
             self.folder.write_shell(_for_a_shell(environment, addresses, endpoints))
-            with screen.step("web, worker, beat, relay"):
-                self._start_apps(environment, port)
+            commands = _commands(environment, port)
+            with screen.step(", ".join(commands)):
+                self._start_apps(commands, environment)
                 self._wait_until_ready(web)
             self._show(endpoints, standins, environment)
             if not self.once:
@@ -97,7 +101,7 @@ class Supervisor:
             "PYTHONUNBUFFERED": "1",
         }
         environment = {**defaults, **os.environ, **addresses}
-        # Five processes import the same modules: compiled once, they start in half the time.
+        # Six processes import the same modules: compiled once, they start in half the time.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         return environment
 
@@ -133,16 +137,7 @@ class Supervisor:
             "stripe_webhook_secret": environment.get("STRIPE_WEBHOOK_SECRET", ""),
         }
 
-    def _start_apps(self, environment: dict[str, str], port: int) -> None:
-        python = sys.executable
-        celery = [python, "-m", "celery", "-A", "zenskar.celery"]
-        gunicorn = [python, "-m", "gunicorn", "-c", "zenskar/gunicorn_settings.py", "zenskar.wsgi"]
-        commands = {
-            "web": [*gunicorn, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "4"],
-            "relay": [python, "manage.py", "relay"],
-            "worker": [*celery, "worker", "--loglevel", "INFO"],
-            "beat": [*celery, "beat", "--loglevel", "INFO", "--pidfile="],
-        }
+    def _start_apps(self, commands: dict[str, list[str]], environment: dict[str, str]) -> None:
         for name, command in commands.items():
             self.apps[name] = processes.start(command, log=self.folder.log(name), env=environment, cwd=ROOT)
 
@@ -183,6 +178,27 @@ class Supervisor:
     def _end_of_log(self, name: str) -> str:
         log = self.folder.log(name)
         return f"{processes.last_lines(log)}\n  … {log}"
+
+
+def _commands(environment: dict[str, str], port: int) -> dict[str, list[str]]:
+    """The processes of the product, in the order in which they start; a consumer for each group that has handlers."""
+    python = sys.executable
+    celery = [python, "-m", "celery", "-A", "zenskar.celery"]
+    gunicorn = [python, "-m", "gunicorn", "-c", "zenskar/gunicorn_settings.py", "zenskar.wsgi"]
+    commands = {
+        "web": [*gunicorn, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "4"],
+        "relay": [python, "manage.py", "relay"],
+        "worker": [*celery, "worker", "--loglevel", "INFO"],
+        "beat": [*celery, "beat", "--loglevel", "INFO", "--pidfile="],
+    }
+    groups = {
+        "shipping": environment["PETSTORE"].strip().lower() in TRUE,
+        "sync": environment.get("SYNC_ROUTE") == "kafka",
+    }
+    for group, wanted in groups.items():
+        if wanted:
+            commands[group] = [python, "manage.py", "kafka_worker", "--group", group]
+    return commands
 
 
 def _for_a_shell(environment: dict[str, str], addresses: dict[str, str], endpoints: Endpoints) -> dict[str, str]:
