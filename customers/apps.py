@@ -16,7 +16,9 @@ class CustomersConfig(AppConfig):
         from customers.sync.conf import sync_settings
         from customers.sync.tiles import tile_register
         from customers.sync.troubles import troubles_register
+        from customers.sync.trying_again import RetryFailedSyncs
         from operations.aggregate_pages import aggregate_page_register
+        from operations.long_actions import kinds
 
         aggregate_page_register("customer", "admin:customers_customer_change")
         # A bad setting stops the start, not the first use.
@@ -24,3 +26,4 @@ class CustomersConfig(AppConfig):
         stripe_register()
         tile_register()
         troubles_register()
+        kinds.register(RetryFailedSyncs())

@@ -161,6 +161,7 @@ class Integration(ABC):
         key_lifetime: seconds for which an idempotency key is trusted after its first use.
         delete_policy: ``refuse``, ``delete`` or ``unlink``, when a customer is deleted here.
         remote_delete_policy: ``archive`` or ``conflict``, when it is deleted there.
+        final_codes: codes of refusals that other values alone can cure, so that nothing is tried again by itself.
     """
 
     name: ClassVar[str]
@@ -172,6 +173,7 @@ class Integration(ABC):
     key_lifetime: float = 23 * 3600.0
     delete_policy: str = "refuse"
     remote_delete_policy: str = "archive"
+    final_codes: frozenset[str] = frozenset()
 
     @abstractmethod
     def create_body(self, *, reference: str, fields: Fields) -> dict[str, Any]:

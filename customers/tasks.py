@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from customers.sync.runner import sync_due_once
+from customers.sync.trying_again import failed_syncs_retry_once
 from customers.sync.webhooks import webhooks_process_once
 
 
@@ -18,3 +19,9 @@ def sync_due() -> int:
 def webhooks_process() -> int:
     """Turn stored webhooks into pokes."""
     return webhooks_process_once()
+
+
+@shared_task
+def failed_syncs_retry() -> int:
+    """Try those failed syncs again that may succeed by now."""
+    return failed_syncs_retry_once()

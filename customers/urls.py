@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from customers.api.maintenance_urls import maintenance_paths
 from customers.api.sync_views import ConflictResolutionView, SyncHealthView
 from customers.api.views import CustomerDetailView, CustomerListView
 
@@ -16,6 +17,7 @@ def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
     return [
         path(f"{prefix}/", CustomerListView.as_view(**shown), name=f"customers{name}"),
         path(prefix, CustomerListView.as_view(**hidden)),
+        *maintenance_paths(prefix, described=described),
         path(f"{one}/", CustomerDetailView.as_view(**shown), name=f"customer{name}"),
         path(one, CustomerDetailView.as_view(**hidden)),
         path(f"{one}/sync-health/", SyncHealthView.as_view(**shown), name=f"sync-health{name}"),

@@ -18,6 +18,7 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "outbox_prune": _every(3600, "outbox.tasks.prune"),
     "webhooks": _every(1, "customers.tasks.webhooks_process"),
     "sync": _every(1, "customers.tasks.sync_due"),
+    "failed_syncs": _every(3600, "customers.tasks.failed_syncs_retry"),
     "operations": _every(1, "operations.tasks.operations_run"),
     "projections": _every(1, "projections.tasks.run"),
     "alerts_check": _every(60, "operations.tasks.alerts_check"),

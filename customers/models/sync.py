@@ -69,6 +69,14 @@ class SyncStateQuerySet(QuerySet["SyncState"]):
             traceparent=traceparent(),
         )
 
+    def try_again(self) -> int:
+        """Have failed rows looked at again, after all that is more urgent; return how many were failed."""
+        failed = self.filter(status=SyncState.Status.FAILED)
+        found = list(failed.select_for_update(no_key=True).order_by("customer_id", "pk").values_list("pk", flat=True))
+        rows = SyncState.objects.filter(pk__in=found)
+        rows.look_again(priority=Priority.BULK)
+        return rows.update(status=SyncState.Status.PENDING)
+
 
 class SyncState(models.Model):
     """One customer in one integration: the authority on ids and the last state that both sides agreed on.
@@ -117,6 +125,7 @@ class SyncState(models.Model):
     last_error_class = models.CharField(max_length=32, blank=True, db_default="")
     last_error_code = models.CharField(max_length=64, blank=True, db_default="")
     last_error_message = models.TextField(blank=True, db_default="")
+    failing_since = models.DateTimeField(null=True, blank=True, help_text="first of the failures in a row")
     last_success_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())

@@ -23,12 +23,29 @@ from customers.stripe.signatures import message_read, message_record, signature_
 
 _PAGE: Final = 100
 _ENDED: Final = frozenset({"canceled", "incomplete_expired"})
+# Refusals of a value as such; docs.stripe.com/error-codes.
+_FINAL: Final = frozenset(
+    {
+        "country_unsupported",
+        "email_invalid",
+        "invalid_characters",
+        "parameter_invalid_empty",
+        "parameter_invalid_integer",
+        "parameter_invalid_string_blank",
+        "parameter_invalid_string_empty",
+        "parameter_missing",
+        "parameter_unknown",
+        "parameters_exclusive",
+        "url_invalid",
+    }
+)
 
 
 class StripeIntegration(Integration):
     """Customers of one Stripe account."""
 
     name: ClassVar[str] = "stripe"
+    final_codes = _FINAL
 
     def __init__(self) -> None:
         self._config = stripe_settings()

@@ -22,7 +22,8 @@ from outbox.wakeup import wake
 
 # One row per customer of the batch, inserted or marked, in the order of customers so that two batches queue and do not
 # deadlock. A row under a lease keeps its waiting time: poke_count alone tells the holder to leave it dirty. A row that
-# waits for its next attempt is due at once when a person or a webhook asks for it, but not for a bulk poke.
+# waits for its next attempt is due at once when a person or a webhook asks for it, but not for a bulk poke. What failed
+# for good may succeed with the values of now: if it fails again, that is a new failure.
 POKE_SQL: Final = """
 INSERT INTO customers_syncstate AS s
        (integration, account, livemode, customer_id, priority, dirty_at, poke_count, next_attempt_at,
@@ -42,7 +43,8 @@ ON CONFLICT (integration, customer_id) DO UPDATE SET
            WHEN s.dirty_at IS NULL THEN excluded.next_attempt_at
            WHEN excluded.priority < 2 THEN LEAST(s.next_attempt_at, excluded.next_attempt_at)
            ELSE s.next_attempt_at END,
-       status = CASE WHEN s.status IN ('in_sync', 'failed') THEN 'pending' ELSE s.status END
+       status = CASE WHEN s.status IN ('in_sync', 'failed') THEN 'pending' ELSE s.status END,
+       failing_since = CASE WHEN s.status = 'failed' THEN NULL ELSE s.failing_since END
 """
 
 

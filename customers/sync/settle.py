@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import F, Func, Value
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
 from customers.integrations import (
     ConfigurationError,
@@ -129,6 +129,7 @@ def settle(
         "last_error_class": "",
         "last_error_code": "",
         "last_error_message": "",
+        "failing_since": None,
         "last_success_at": Now(),
         **base_columns(base),
         **(values or {}),
@@ -166,6 +167,8 @@ def settle_failure(work: Work, error: IntegrationError) -> None:
             "last_error_code": error.code[:64],
             "last_error_message": error.message[:2000],
         }
+        if not isinstance(error, RateLimited | ConfigurationError):
+            columns["failing_since"] = Coalesce(F("failing_since"), Now())
         if isinstance(error, PermanentError):
             columns["status"] = SyncState.Status.FAILED
             columns["attempts"] = F("attempts") + 1

@@ -19,7 +19,7 @@ from dbresilience.error_texts import error_text
 from dbresilience.sqlstate import is_connection_loss, sqlstate_of
 from dbresilience.transactions import run_in_transaction
 from operations.long_actions.errors import LeaseLost
-from operations.long_actions.items import items_given, items_settle, items_start
+from operations.long_actions.items import items_add, items_given, items_settle, items_start
 from operations.long_actions.kinds import Batch, Kind, Outcome
 from operations.long_actions.lease import Lease
 from operations.long_actions.pace import Allowance, batch_after
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 # fade. Strikes are forgotten when the batch that brought them is behind.
 ADVANCE_SQL: Final = """
 UPDATE operations_operation
-   SET begun = begun + %(begun)s, begun_through = greatest(begun_through, %(through)s),
+   SET items = items + %(added)s, begun = begun + %(begun)s, begun_through = greatest(begun_through, %(through)s),
        succeeded = succeeded + %(succeeded)s, failed = failed + %(failed)s, skipped = skipped + %(skipped)s,
        recent_ended = recent_ended * CASE WHEN recent_ended > 200 THEN 0.5 ELSE 1 END + %(succeeded)s + %(failed)s,
        recent_failed = recent_failed * CASE WHEN recent_ended > 200 THEN 0.5 ELSE 1 END + %(failed)s,
@@ -188,7 +188,8 @@ class CarryingOut:
 
     def _settle(self, operation: Operation, outcomes: Sequence[Outcome], **advance: Any) -> None:
         items_settle(operation, outcomes)
-        self._advance(operation, outcomes, **advance)
+        added = items_add(operation, [item for one in outcomes for item in one.then])
+        self._advance(operation, outcomes, added=added, **advance)
 
     def _advance(
         self,
@@ -196,6 +197,7 @@ class CarryingOut:
         outcomes: Sequence[Outcome],
         *,
         begun: Sequence[OperationItem],
+        added: int = 0,
         allowance: Allowance | None = None,
         batch: int | None = None,
         clear: bool = False,
@@ -207,6 +209,7 @@ class CarryingOut:
             "id": operation.pk,
             "token": self._lease.token,
             "begun": len(begun),
+            "added": added,
             "through": begun[-1].pk if begun else 0,
             "succeeded": states.count(ItemState.SUCCEEDED),
             "failed": states.count(ItemState.FAILED),

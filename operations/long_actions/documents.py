@@ -29,6 +29,7 @@ def operation_document(operation: Operation) -> dict[str, Any]:
             "stop_error_rate": operation.stop_error_rate,
         },
         "progress": progress_document(operation),
+        "result": kind.result(operation) if kind else {},
         "created_at": operation.created_at,
         "started_at": operation.started_at,
         "finished_at": operation.finished_at,
@@ -40,6 +41,10 @@ def progress_document(operation: Operation) -> dict[str, Any]:
     """Counts of items. ``items`` is None until all are written down; until then the plan's count is the best guess."""
     items = operation.items if operation.collected else None
     total = operation.eligible if items is None else items
+    kind = kind_named(operation.kind)
+    if kind is not None and kind.grows and not operation.is_final:
+        # What is written down is never all of it; and it is not over before it is over.
+        total = max(operation.items + 1, operation.eligible)
     share = operation.ended / total if total else float(operation.state == OperationState.COMPLETED)
     return {
         "items": items,

@@ -38,6 +38,13 @@ UPDATE operations_operation
 START_SQL: Final = """
 UPDATE operations_item SET state = 'started', attempts = attempts + 1 WHERE id = ANY (%(ids)s)
 """
+# Items that others led to. One that is named again, by a worker that repeats what another one did, adds nothing.
+ADD_SQL: Final = """
+INSERT INTO operations_item (operation_id, key, data)
+SELECT %(operation_id)s, key, data
+  FROM unnest(%(keys)s::text[], %(data)s::jsonb[]) WITH ORDINALITY AS given (key, data, place) ORDER BY place
+ON CONFLICT (operation_id, key) DO NOTHING
+"""
 SETTLE_SQL: Final = """
 UPDATE operations_item AS i
    SET state = o.state, code = o.code, message = o.message,
@@ -112,6 +119,17 @@ def items_settle(operation: Operation, outcomes: Sequence[Outcome]) -> None:
                 "messages": [_plain(one.message, 1_000) for one in outcomes],
             },
         )
+
+
+def items_add(operation: Operation, items: Sequence[NewItem]) -> int:
+    """Write down items that others led to, in the transaction under way; how many are new."""
+    if not items:
+        return 0
+    values: dict[str, Any] = {"operation_id": operation.pk, "keys": [one.key for one in items]}
+    values["data"] = [_json(one) for one in items]
+    with connection.cursor() as cursor:
+        cursor.execute(ADD_SQL, values)
+        return int(cursor.rowcount)
 
 
 def items_given(operation: Operation, rows: Sequence[OperationItem]) -> list[Item]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from operations.models import ItemState
+from operations.models import ItemState, Operation
 from operations.scopes import Scope
 
 LARGEST_BATCH: Final = 1_000
@@ -108,17 +108,23 @@ class Outcome:
         state: succeeded, skipped, failed, or waiting for an end that ``follow`` will tell.
         code: stable word for programs.
         message: one sentence for a person.
+        then: items that are to follow; written down in the transaction of the outcome.
     """
 
     item_id: int
     state: ItemState
     code: str = ""
     message: str = ""
+    then: tuple[NewItem, ...] = ()
 
 
-def succeeded(item: Item, message: str = "") -> Outcome:
-    """It is done."""
-    return Outcome(item.id, ItemState.SUCCEEDED, "", message)
+def succeeded(item: Item, message: str = "", *, then: Sequence[NewItem] = ()) -> Outcome:
+    """It is done.
+
+    Args:
+        then: what turned out to be done next, such as the next page of a list whose length nobody knows.
+    """
+    return Outcome(item.id, ItemState.SUCCEEDED, "", message, tuple(then))
 
 
 def skipped(item: Item, code: str, message: str = "") -> Outcome:
@@ -157,6 +163,7 @@ class Kind:
         most_waiting: no batch is begun while so many items wait elsewhere.
         filter_keys: what a filter may name, and what each key means, for people.
         filter_example: a filter that is well-formed.
+        grows: items may name others that follow (``Outcome.then``); the plan's count is a guess until the end.
     """
 
     name: ClassVar[str]
@@ -171,6 +178,7 @@ class Kind:
     most_waiting: ClassVar[int] = 2_000
     filter_keys: ClassVar[Mapping[str, str]] = {}
     filter_example: ClassVar[Mapping[str, Any]] = {}
+    grows: ClassVar[bool] = False
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The filter as JSON, validated, with whatever pins it down (such as the highest id there is now).
@@ -206,6 +214,10 @@ class Kind:
     def follow(self, batch: Batch) -> Sequence[Outcome]:
         """Outcomes of those items that waited elsewhere and have ended; it only looks. The others are left out."""
         raise NotImplementedError
+
+    def result(self, operation: Operation) -> dict[str, Any]:
+        """What came of it so far, in the words of the kind; beside the counts of items, which are kept anyway."""
+        return {}
 
 
 _kinds: Final[dict[str, Kind]] = {}

@@ -26,7 +26,7 @@ WITH due AS (
     SELECT id FROM operations_operation
      WHERE (state = 'running' OR begun > succeeded + failed + skipped)
        AND next_step_at <= statement_timestamp() AND lease_until <= statement_timestamp()
-       AND kind = ANY (%(kinds)s)
+       AND kind = ANY (%(kinds)s) AND (%(only)s::bigint IS NULL OR id = %(only)s)
      ORDER BY next_step_at LIMIT 1
        FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE operations_operation AS o
@@ -88,11 +88,15 @@ class Lease:
             cursor.execute(RELEASE_SQL, {"id": self.id, "token": self.token, "wait": wait})
 
 
-def lease_claim(*, kinds: list[str], seconds: float) -> Lease | None:
-    """Take the longest due operation of these kinds, or None."""
+def lease_claim(*, kinds: list[str], seconds: float, only: int | None = None) -> Lease | None:
+    """Take the longest due operation of these kinds, or None.
+
+    Args:
+        only: number of the one operation that will do.
+    """
     started = time.monotonic()
     owner = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"[:128]
     with connection.cursor() as cursor:
-        cursor.execute(CLAIM_SQL, {"kinds": kinds, "owner": owner, "seconds": seconds})
+        cursor.execute(CLAIM_SQL, {"kinds": kinds, "owner": owner, "seconds": seconds, "only": only})
         row = cursor.fetchone()
     return None if row is None else Lease(row[0], row[1], row[2], started + seconds)

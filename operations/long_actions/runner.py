@@ -14,7 +14,7 @@ from operations.long_actions.errors import LeaseLost
 from operations.long_actions.holder import LEASE_MARGIN, Holder
 from operations.long_actions.kinds import kind_named, kinds
 from operations.long_actions.lease import Lease, lease_claim
-from operations.models import Operation
+from operations.models import Operation, OperationState
 
 SLICE_SECONDS: Final = 1.0
 """After so long the next operation that is due has its turn."""
@@ -24,10 +24,13 @@ SHORTEST_RELEASE: Final = 0.3
 
 TROUBLE_SECONDS: Final = 2.0
 
+SHARED_SECONDS: Final = 0.05
+"""Between two looks at an operation that another worker holds."""
+
 log = structlog.get_logger(__name__)
 
 
-def operations_run_once(*, budget: float = 5.0) -> int:
+def operations_run_once(*, budget: float = 5.0, only: int | None = None) -> int:
     """Work on the operations that are due.
 
     Any number of processes may call it at once: each operation has one holder at a time. Celery's beat calls it every
@@ -35,6 +38,7 @@ def operations_run_once(*, budget: float = 5.0) -> int:
 
     Args:
         budget: seconds after which no further step is begun.
+        only: number of the one operation to work on.
 
     Returns:
         Pages, items and outcomes that were dealt with; 0 when there was nothing to do.
@@ -45,11 +49,32 @@ def operations_run_once(*, budget: float = 5.0) -> int:
     ends, done = time.monotonic() + budget, 0
     names = [kind.name for kind in kinds()]
     while names and time.monotonic() < ends:
-        lease = lease_claim(kinds=names, seconds=_lease_seconds())
+        lease = lease_claim(kinds=names, seconds=_lease_seconds(), only=only)
         if lease is None:
             break
         done += _work(lease, ends)
     return done
+
+
+def operation_run(operation_id: int, *, seconds: float) -> Operation:
+    """Work on one operation until it is over or paused, together with whoever else does.
+
+    Args:
+        seconds: after which it is left to the others.
+
+    Returns:
+        The operation as it is then.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        done = operations_run_once(budget=max(0.0, ends - time.monotonic()), only=operation_id)
+        operation = Operation.objects.get(pk=operation_id)
+        if operation.state != OperationState.RUNNING and not operation.in_flight:
+            return operation
+        if time.monotonic() >= ends:
+            return operation
+        if not done:
+            time.sleep(SHARED_SECONDS)
 
 
 def _work(lease: Lease, ends: float) -> int:

@@ -126,6 +126,7 @@ class MemoryIntegration(Integration):
     rate = None
     policy: ClassVar[str] = "refuse"
     remote_policy: ClassVar[str] = "archive"
+    final_codes = frozenset({"email_invalid"})
 
     def __init__(self) -> None:
         self.delete_policy = self.policy

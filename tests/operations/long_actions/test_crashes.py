@@ -250,7 +250,7 @@ def test_it_asks_the_index_for_what_is_due(acting: Acting) -> None:
         cursor.execute("ANALYZE operations_operation")
         from operations.long_actions.lease import CLAIM_SQL
 
-        cursor.execute("EXPLAIN " + CLAIM_SQL, {"kinds": ["tests.act"], "owner": "o", "seconds": 1})
+        cursor.execute("EXPLAIN " + CLAIM_SQL, {"kinds": ["tests.act"], "owner": "o", "seconds": 1, "only": None})
         plan = "\n".join(row[0] for row in cursor.fetchall())
 
     assert "operations_operation_due" in plan, plan
