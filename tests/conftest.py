@@ -5,6 +5,11 @@ from django.conf import settings
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
+from tests import emptying
+
+LAST_POSITION = 7_000_000
+"""Of the log that a test finds: no test may hold for true that its first event has the first position."""
+
 
 def pytest_configure() -> None:
     # Each test client builds the middleware anew; looking for a static file when it is asked for spares each of them
@@ -14,6 +19,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
-    """A log that is not new: no test may hold for true that its first event has the first id or position."""
+    """Django's, then a log that is not new, and the rows to which the database is put back after each test."""
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("SELECT setval('outbox_log_position_seq', 7000000), setval('outbox_event_id_seq', 3000000)")
+        cursor.execute("SELECT setval('outbox_log_position_seq', %s)", [LAST_POSITION])
+        cursor.execute("SELECT setval('outbox_event_id_seq', 3000000)")
+        emptying.rows_keep()
+    emptying.install()

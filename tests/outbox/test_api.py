@@ -15,6 +15,7 @@ from outbox.errors import ErrorClass
 from outbox.models import Delivery, LogEntry, StoredEvent, Subscription
 from outbox.relay import relay_until_idle
 from outbox.subscribers import Failure
+from tests.conftest import LAST_POSITION
 from tests.operations.conftest import MakeClient, api, issued, staff_client
 from tests.outbox.collecting import Collector, Ledger, refusing
 from tests.outbox.conftest import publish_all
@@ -292,7 +293,7 @@ ACTIONS: list[tuple[str, str, str, dict[str, Any], str]] = [
         "republish",
         "post",
         "subscribers/collector/republish",
-        {"reason": "x", "first_position": 1, "last_position": 500_000},
+        {"reason": "x", "first_position": LAST_POSITION, "last_position": LAST_POSITION + 500_000},
         "republish_subscription",
     ),
 ]

@@ -13,11 +13,14 @@ from operations.models import AuditEntry
 from outbox.errors import ErrorClass
 from outbox.models import Delivery, StoredEvent, Subscription
 from outbox.relay import relay_until_idle
+from tests.conftest import LAST_POSITION
 from tests.operations.conftest import MakeClient, staff_client
 from tests.outbox.collecting import Collector, refusing
 from tests.outbox.conftest import new, publish_all
 
 __all__ = ["staff_client"]
+RANGE = {"first": str(LAST_POSITION), "last": str(LAST_POSITION + 500_000)}
+
 pytestmark = [pytest.mark.feature("F3", "A12", "D10", "H4"), pytest.mark.django_db(transaction=True)]
 
 
@@ -127,7 +130,7 @@ def test_the_board_shows_and_steers_subscribers(collector: Collector, staff_clie
     limited = client.post(f"{address}/limit/", {"rate_limit": "5", "concurrency": ""}, follow=True).content.decode()
     probed = client.post(f"{address}/probe/", follow=True).content.decode()
     relay_until_idle()
-    again = client.post(f"{address}/republish/", {"first": "1", "last": "500000", "reason": "x"}, follow=True)
+    again = client.post(f"{address}/republish/", {**RANGE, "reason": "x"}, follow=True)
 
     assert "Collector is paused." in paused
     assert "upgrade" in paused
@@ -169,7 +172,7 @@ BUTTONS: list[tuple[str, dict[str, Any], str]] = [
     ("/admin/outbox/subscription/collector/do/limit/", {"rate_limit": "5"}, "limit_subscription"),
     (
         "/admin/outbox/subscription/collector/do/republish/",
-        {"reason": "x", "first": "1", "last": "500000"},
+        {"reason": "x", **RANGE},
         "republish_subscription",
     ),
 ]

@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.db.models import Count
 from django.utils import timezone
 
 from operations.models import AuditEntry
 from outbox.errors import ErrorClass, InvalidLimit, UnknownSubscriber
 from outbox.events import Event
 from outbox.gates import probe_claim, tokens_give_back, tokens_take
-from outbox.models import Lane, Subscription
+from outbox.models import Lane, RelayProcess, Subscription
 from outbox.relay import SubscriberRelay, relay_once, relay_until_idle
 from outbox.relaying import Relay
 from outbox.status import EventStatus, wait_for
@@ -55,6 +56,16 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> float:
         assert time.monotonic() - began < seconds
         time.sleep(0.01)
     return time.monotonic() - began
+
+
+def until_held_by(workers: int, seconds: float = 60.0) -> None:
+    """Wait until so many workers hold lanes."""
+    every = Subscription.objects.all()
+    lanes = Lane.objects.filter(subscription_id="collector").exclude(owner="")
+    deadline = time.monotonic() + seconds
+    while len(held := dict(lanes.values_list("owner").annotate(Count("id")))) != workers:
+        assert time.monotonic() < deadline, (held, list(RelayProcess.objects.values()), list(every.values()))
+        time.sleep(0.01)
 
 
 def test_a_pause_and_its_end_are_heard_in_every_relay_within_a_second(
@@ -215,9 +226,9 @@ def test_two_never_take_the_same_token(collector: Collector) -> None:
 def test_no_more_workers_than_the_limit_are_in_a_call_at_once(collector: Collector, relays: list[Relay]) -> None:
     (first,) = publish_all("a")
     wait_for(first, "collector", 20)
-    until(lambda: Lane.objects.exclude(owner="").values("owner").distinct().count() == 2)
+    until_held_by(2)
     limit(concurrency=1)
-    until(lambda: Lane.objects.exclude(owner="").values("owner").distinct().count() == 1)
+    until_held_by(1)
     inside, most = [0], [0]
     guard = threading.Lock()
 
@@ -236,6 +247,6 @@ def test_no_more_workers_than_the_limit_are_in_a_call_at_once(collector: Collect
     alone = most[0]
     limit(concurrency=2)
 
-    until(lambda: Lane.objects.exclude(owner="").values("owner").distinct().count() == 2)
+    until_held_by(2)
 
     assert alone == 1
