@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import URLPattern, path
 
-from outbox.api import delivery_views, subscriber_views, views
+from outbox.api import consumed_views, delivery_views, subscriber_views, views
 
 _COMMON: dict[str, Any] = {
     "statistics": views.StatisticsView,
@@ -21,6 +21,10 @@ _MORE: dict[str, Any] = {
     "deliveries/<str:delivery_id>/retry": delivery_views.DeliveryRetryView,
     "deliveries/<str:delivery_id>/skip": delivery_views.DeliverySkipView,
     "deliveries/<str:delivery_id>/replace": delivery_views.DeliveryReplaceView,
+    "consumed": consumed_views.ConsumedView,
+    "consumed/<str:message_id>": consumed_views.OneConsumedView,
+    "consumed/<str:message_id>/redrive": consumed_views.ConsumedRedriveView,
+    "consumed/<str:message_id>/discard": consumed_views.ConsumedDiscardView,
     "subscribers": subscriber_views.SubscribersView,
     "subscribers/<str:name>": subscriber_views.SubscriberView,
     "subscribers/<str:name>/pause": subscriber_views.PauseView,

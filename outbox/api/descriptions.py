@@ -39,11 +39,13 @@ _EVENT: Final = {
 }
 
 
-def _read(operation: str, summary: str, description: str, *problems: int, **more: Any) -> Any:
+def described_read(operation: str, summary: str, description: str, *problems: int, **more: Any) -> Any:
+    """A view that is read: name, one line, a paragraph, and the statuses of what can go wrong besides."""
     return extend_schema_view(get=_operation(operation, summary, description, 200, problems, **more))
 
 
-def _do(operation: str, summary: str, description: str, *problems: int, status: int = 200, **more: Any) -> Any:
+def described_do(operation: str, summary: str, description: str, *problems: int, status: int = 200, **more: Any) -> Any:
+    """A view that does something, told likewise."""
     return extend_schema_view(post=_operation(operation, summary, description, status, problems, **more))
 
 
@@ -62,13 +64,13 @@ def _operation(
     )
 
 
-statistics: Final = _read(
+statistics: Final = described_read(
     "statistics",
     "Statistics of the log",
     "Totals, success and failure rate, what waits, what is dead, and the age of the oldest; by subscriber and topic.",
     400,
 )
-pending: Final = _read(
+pending: Final = described_read(
     "pending",
     "Events that wait",
     "The oldest events that some subscriber has not been given yet, retried ones among them. Values of payloads are "
@@ -76,7 +78,7 @@ pending: Final = _read(
     400,
     parameters=[inputs.PendingQuery],
 )
-dead_letter: Final = _read(
+dead_letter: Final = described_read(
     "dead_letter",
     "Dead letters",
     "Events that could not be delivered and wait for a person, newest first. The header `Link` leads to the next page.",
@@ -84,7 +86,7 @@ dead_letter: Final = _read(
     parameters=[inputs.DeadLetterQuery],
     examples=[OpenApiExample("One", {"events": [_EVENT], "count": 1}, response_only=True)],
 )
-retry: Final = _do(
+retry: Final = described_do(
     "retry",
     "Retry a dead event",
     "By its id or uid, for every subscriber with whom it is dead. `success` is false when nothing of it is.",
@@ -94,14 +96,14 @@ retry: Final = _do(
     parameters=[OpenApiParameter("event_id", str, OpenApiParameter.PATH, description="id or uid of the event")],
     examples=[OpenApiExample("Done", {"success": True}, response_only=True)],
 )
-process: Final = _do(
+process: Final = described_do(
     "process",
     "Drain the log now",
     "Brings what waits to the subscribers, for a few seconds each, as relays do by themselves.",
     400,
     request=None,
 )
-groups: Final = _read(
+groups: Final = described_read(
     "groups",
     "Failures by kind",
     "Open failures of one destination, class, code and message without its ids and numbers. `replay` is the body of "
@@ -109,8 +111,10 @@ groups: Final = _read(
     400,
     parameters=[inputs.GroupQuery],
 )
-delivery: Final = _read("delivery", "One delivery", "With every attempt, newest first.", 404, parameters=[_DELIVERY])
-delivery_retry: Final = _do(
+delivery: Final = described_read(
+    "delivery", "One delivery", "With every attempt, newest first.", 404, parameters=[_DELIVERY]
+)
+delivery_retry: Final = described_do(
     "delivery_retry",
     "Retry a delivery",
     "Now, with a whole ladder before it. One that its aggregate has passed sends the aggregate back to it.",
@@ -120,7 +124,7 @@ delivery_retry: Final = _do(
     request=inputs.OptionalReason,
     parameters=[_DELIVERY],
 )
-delivery_skip: Final = _do(
+delivery_skip: Final = described_do(
     "delivery_skip",
     "Skip a delivery",
     "It stays on record as skipped, and its aggregate goes on.",
@@ -130,7 +134,7 @@ delivery_skip: Final = _do(
     request=inputs.Reason,
     parameters=[_DELIVERY],
 )
-delivery_replace: Final = _do(
+delivery_replace: Final = described_do(
     "delivery_replace",
     "Edit and replay",
     "Publishes a new event with another payload, linked to the original, which stays as it was.",
@@ -141,7 +145,7 @@ delivery_replace: Final = _do(
     request=inputs.Replace,
     parameters=[_DELIVERY],
 )
-subscribers: Final = _read(
+subscribers: Final = described_read(
     "subscribers", "Subscribers", "State, limits, backlog in events and seconds, and when it will be drained.", 400
 )
 subscriber: Final = extend_schema_view(
@@ -156,7 +160,7 @@ subscriber: Final = extend_schema_view(
         parameters=[_NAME],
     ),
 )
-pause: Final = _do(
+pause: Final = described_do(
     "subscriber_pause",
     "Pause a subscriber",
     "It is given nothing from the next batch on; a call that is under way ends.",
@@ -165,7 +169,7 @@ pause: Final = _do(
     request=inputs.Pause,
     parameters=[_NAME],
 )
-resume: Final = _do(
+resume: Final = described_do(
     "subscriber_resume",
     "Resume a subscriber",
     "It goes on where it stopped.",
@@ -174,7 +178,7 @@ resume: Final = _do(
     request=None,
     parameters=[_NAME],
 )
-probe: Final = _do(
+probe: Final = described_do(
     "subscriber_probe",
     "Try an absent destination now",
     "Makes the next probe of an open breaker due.",
@@ -183,7 +187,7 @@ probe: Final = _do(
     request=None,
     parameters=[_NAME],
 )
-republish: Final = _do(
+republish: Final = described_do(
     "subscriber_republish",
     "Publish a range again",
     "Each aggregate with an event in the range goes back to it and comes forward in order, up to its newest event.",

@@ -35,11 +35,11 @@ def delivery_document(delivery: Delivery, *, readable: bool, max_retries: int) -
         "resolution": delivery.resolution or None,
         "retry_count": max(0, delivery.attempts - 1),
         "max_retries": max_retries,
-        "next_retry_at": _instant(delivery.next_attempt_at),
+        "next_retry_at": instant(delivery.next_attempt_at),
         "created_at": delivery.envelope.get("created_at"),
-        "first_failed_at": _instant(delivery.created_at),
-        "last_failed_at": _instant(delivery.updated_at),
-        "processed_at": _instant(delivery.resolved_at) if delivery.resolution == "delivered" else None,
+        "first_failed_at": instant(delivery.created_at),
+        "last_failed_at": instant(delivery.updated_at),
+        "processed_at": instant(delivery.resolved_at) if delivery.resolution == "delivered" else None,
         "error_message": delivery.message,
         "error_class": delivery.error_class,
         "error_code": delivery.code,
@@ -53,7 +53,7 @@ def attempt_document(attempt: DeliveryAttempt) -> dict[str, Any]:
     return {
         "number": attempt.number,
         "outcome": attempt.outcome,
-        "started_at": _instant(attempt.started_at),
+        "started_at": instant(attempt.started_at),
         "seconds": round(attempt.seconds, 6),
         "worker": attempt.worker,
         "error_class": attempt.error_class or None,
@@ -85,8 +85,8 @@ def pending_document(pending: PendingEvent, *, readable: bool) -> dict[str, Any]
         "status": pending.status.value,
         "retry_count": pending.retry_count,
         "max_retries": pending.max_retries,
-        "next_retry_at": _instant(pending.next_retry_at),
-        "created_at": _instant(event.created_at),
+        "next_retry_at": instant(pending.next_retry_at),
+        "created_at": instant(event.created_at),
         "processed_at": None,
         "error_message": pending.error_message or None,
         "subscribers": {one.subscriber: one.status.value for one in pending.statuses},
@@ -103,8 +103,8 @@ def group_document(group: FailureGroup) -> dict[str, Any]:
         "error_message": group.message,
         "count": group.count,
         "dead": group.dead,
-        "first_seen": _instant(group.first_seen),
-        "last_seen": _instant(group.last_seen),
+        "first_seen": instant(group.first_seen),
+        "last_seen": instant(group.last_seen),
         "by_hour": list(group.hours),
         "sample": {"delivery_id": group.delivery_id, "id": group.event_id, "event_type": group.type},
         "replay": {"kind": "outbox.replay", "filter": {"fingerprint": group.fingerprint}},
@@ -122,14 +122,14 @@ def subscriber_document(row: BoardRow) -> dict[str, Any]:
         else {
             "reason": row.paused_reason,
             "by": row.paused_by,
-            "at": _instant(row.paused_at),
-            "until": _instant(row.paused_until),
+            "at": instant(row.paused_at),
+            "until": instant(row.paused_until),
         },
         "breaker": None
         if not row.breaker_failures
         else {
             "failures": row.breaker_failures,
-            "next_probe_at": _instant(row.breaker_until),
+            "next_probe_at": instant(row.breaker_until),
             "message": row.breaker_message,
         },
         "rate_limit": row.rate_limit,
@@ -152,7 +152,7 @@ def statistics_document() -> dict[str, Any]:
     topics = topics_figures(subscribers)
     processed, errors = sum(one.processed for one in subscribers), sum(one.errors for one in subscribers)
     return {
-        "measured_at": _instant(timezone.now()),
+        "measured_at": instant(timezone.now()),
         "total_events": events_total(),
         "total_processed": processed,
         "total_errors": errors,
@@ -211,5 +211,6 @@ def _share(part: int, whole: int) -> float | None:
     return None if not whole else round(part / whole, 6)
 
 
-def _instant(moment: datetime | None) -> str | None:
+def instant(moment: datetime | None) -> str | None:
+    """A moment as the API writes it."""
     return None if moment is None else moment.isoformat().replace("+00:00", "Z")

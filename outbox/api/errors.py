@@ -21,6 +21,14 @@ class DeliveryNotFound(ProblemError):
     title = "Not found"
 
 
+class MessageNotFound(ProblemError):
+    """There is no such message."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
 class SubscriberNotFound(ProblemError):
     """There is no such subscriber."""
 

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from operations.serializers import StrictSerializer
 from outbox.lanes import LANES
+from outbox.models import ParkedState
 
 REASON_LENGTH = 1_000
 _SIZE = 100
@@ -30,6 +31,18 @@ class DeadLetterQuery(StrictSerializer):
     aggregate_id = serializers.CharField(max_length=255, required=False)
     error_class = serializers.CharField(max_length=15, required=False)
     error_code = serializers.CharField(max_length=100, required=False)
+    fingerprint = serializers.CharField(max_length=64, required=False)
+
+
+class ConsumedQuery(StrictSerializer):
+    """Which consumed messages, newest first."""
+
+    state = serializers.ChoiceField(choices=ParkedState.values, default=ParkedState.DEAD.value)
+    page_size = serializers.IntegerField(min_value=1, max_value=500, default=_SIZE)
+    cursor = serializers.IntegerField(min_value=1, max_value=_LARGEST_ID, required=False)
+    group = serializers.CharField(max_length=100, required=False)
+    topic = serializers.CharField(max_length=150, required=False)
+    code = serializers.CharField(max_length=100, required=False)
     fingerprint = serializers.CharField(max_length=64, required=False)
 
 

@@ -11,7 +11,8 @@ It ends with
 * SUCCESS, when it returns;
 * RETRY, when it raises: after 1, 2, 4 ... seconds, OUTBOX_MAX_RETRIES times, while later messages of the same
   aggregate wait and all others go on; then DLQ;
-* DLQ, when it raises ``PermanentError``: the message goes to the dead letters, and its aggregate goes on.
+* DLQ, when it raises ``PermanentError``: the message goes to the dead letters. Its aggregate goes on, or, with
+  ``dead_policy=DeadPolicy.BLOCK``, waits until a person sends the message again or gives it up.
 
 ``OutageError`` and ``ConfigurationError`` say that nothing can be handled now: nobody is blamed, and everything waits.
 """
@@ -28,6 +29,7 @@ from django.db.models import TextChoices
 
 from outbox.consuming.messages import Message
 from outbox.errors import OutboxError
+from outbox.policies import DeadPolicy
 
 Function = Callable[[Message], None]
 F = TypeVar("F", bound=Function)
@@ -60,18 +62,30 @@ class Handler:
         versions: schema versions that it understands.
         takes_late: whether it wants a message that comes after a later one of its aggregate was handled; otherwise
             such a message is ignored, so that no old state is the last one.
+        dead_policy: what a dead message does to the later ones of its aggregate.
     """
 
     function: Function
     versions: frozenset[int]
     takes_late: bool
+    dead_policy: DeadPolicy
+
+    @property
+    def blocks(self) -> bool:
+        """Whether an aggregate waits behind its dead message."""
+        return self.dead_policy is DeadPolicy.BLOCK
 
 
 _handlers: Final[dict[tuple[str, str, str], Handler]] = {}
 
 
 def handles(
-    topic: str, *types: str, group: str, versions: Iterable[int] = (1,), takes_late: bool = False
+    topic: str,
+    *types: str,
+    group: str,
+    versions: Iterable[int] = (1,),
+    takes_late: bool = False,
+    dead_policy: DeadPolicy = DeadPolicy.SKIP,
 ) -> Callable[[F], F]:
     """Register a function for messages of a topic.
 
@@ -81,13 +95,15 @@ def handles(
         group: consumer group, as ``manage.py kafka_worker --group`` names it.
         versions: schema versions that it understands; messages of others are dead letters.
         takes_late: see ``Handler``.
+        dead_policy: see ``Handler``; SKIP, as dead-letter topics usually mean it, unless each message builds upon the
+            one before it.
 
     Raises:
         HandlerTaken: another function of that group handles one of these already.
     """
 
     def register(function: F) -> F:
-        handler = Handler(function, frozenset(versions), takes_late)
+        handler = Handler(function, frozenset(versions), takes_late, dead_policy)
         for type_ in types or (ANY,):
             known = _handlers.get((group, topic, type_))
             if known is not None and _name(known.function) != _name(function):

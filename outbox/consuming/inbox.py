@@ -46,12 +46,12 @@ SELECT %(group)s, %(topic)s, type, id, 0
 ON CONFLICT (consumer_group, topic, aggregate_type, aggregate_id) DO UPDATE SET sequence = a.sequence
 RETURNING aggregate_type, aggregate_id, sequence
 """
-# By outbox_parked_queue.
+# By outbox_parked_queued.
 QUEUED_SQL: Final = """
 SELECT k.type, k.id FROM unnest(%(types)s::text[], %(ids)s::text[]) AS k (type, id)
  WHERE EXISTS (SELECT 1 FROM outbox_inbox_parked p
                 WHERE p.aggregate_type = k.type AND p.aggregate_id = k.id AND p.topic = %(topic)s
-                  AND p.consumer_group = %(group)s AND p.state IN ('retrying', 'waiting'))
+                  AND p.consumer_group = %(group)s AND (p.state IN ('retrying', 'waiting') OR p.blocks))
 """
 SEEN_SQL: Final = """
 SELECT event_id FROM outbox_inbox WHERE consumer_group = %(group)s AND event_id = ANY (%(events)s::text[])
@@ -256,10 +256,21 @@ class _Batch:
         if fault is not None:
             wait = wait_after(fault, 1)
             outcome = Outcome.DLQ if wait is None else Outcome.RETRY
-            message_park(group=self._group, topic=self._topic, record=record, envelope=envelope, fault=fault, wait=wait)
-        if outcome is Outcome.RETRY:
-            self._queued.add(envelope.aggregate)
-        elif envelope.sequence is not None and not late:
+            holds = wait is not None or (handler is not None and handler.blocks)
+            message_park(
+                group=self._group,
+                topic=self._topic,
+                record=record,
+                envelope=envelope,
+                fault=fault,
+                wait=wait,
+                blocks=holds and wait is None,
+            )
+            if holds:
+                # What comes after it waits, so it is not passed yet.
+                self._queued.add(envelope.aggregate)
+                return outcome
+        if envelope.sequence is not None and not late:
             self._last[envelope.aggregate] = envelope.sequence
         return outcome
 

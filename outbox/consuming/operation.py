@@ -9,7 +9,7 @@ from django.db.models import Max, QuerySet
 from rest_framework.exceptions import ValidationError
 
 from operations.long_actions.kinds import Batch, ItemsQuery, Kind, Outcome, Plan, failed, skipped, succeeded, waiting
-from outbox.consuming.redriving import consumed_retry
+from outbox.consuming.redriving import AT_ONCE, consumed_retry
 from outbox.models import ParkedMessage, ParkedState
 
 SAMPLE: Final = 5
@@ -22,6 +22,7 @@ SELECT id::text AS key, NULL::jsonb AS data FROM outbox_inbox_parked
    AND (%(group)s::text IS NULL OR consumer_group = %(group)s) AND (%(topic)s::text IS NULL OR topic = %(topic)s)
    AND (%(code)s::text IS NULL OR code = %(code)s)
    AND (%(fingerprint)s::text IS NULL OR fingerprint = %(fingerprint)s)
+   AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s::bigint[]))
  ORDER BY id LIMIT %(limit)s
 """
 
@@ -35,9 +36,18 @@ class RedriveConsumed(Kind):
     transactional = True
     batch_size = 500
     before_first = "0"
+    filter_keys = {
+        "group": "consumer group that declared them dead",
+        "topic": "without the prefix",
+        "code": "of the last error",
+        "fingerprint": "kind of failure",
+        "ids": "numbers of messages, at most 1,000",
+        "upto": "the highest number that takes part; by default the newest of now",
+    }
+    filter_example = {"group": "shipping", "code": "unknown_order"}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        unknown = sorted(set(given) - set(CONDITIONS) - {"upto"})
+        unknown = sorted(set(given) - set(CONDITIONS) - {"upto", "ids"})
         if unknown:
             raise ValidationError({unknown[0]: ["There is no such condition."]})
         frozen: dict[str, Any] = {}
@@ -48,10 +58,12 @@ class RedriveConsumed(Kind):
             if not isinstance(value, str) or not 0 < len(value) <= 150 or "\0" in value:
                 raise ValidationError({name: ["A text of 1 to 150 characters."]})
             frozen[name] = value
+        if (ids := given.get("ids")) is not None:
+            frozen["ids"] = _numbers(ids)
         upto = given.get("upto")
         if upto is None:
             upto = ParkedMessage.objects.aggregate(newest=Max("id"))["newest"] or 0
-        elif isinstance(upto, bool) or not isinstance(upto, int) or not 0 <= upto < 2**63:
+        elif not _is_number(upto):
             raise ValidationError({"upto": ["The number of a message."]})
         return {**frozen, "upto": upto}
 
@@ -61,7 +73,7 @@ class RedriveConsumed(Kind):
         return Plan(eligible=rows.count(), sample=sample)
 
     def items_query(self, frozen: Mapping[str, Any]) -> ItemsQuery:
-        return ItemsQuery(ITEMS_SQL, {**dict.fromkeys(CONDITIONS), **frozen})
+        return ItemsQuery(ITEMS_SQL, {**dict.fromkeys((*CONDITIONS, "ids")), **frozen})
 
     def carry_out(self, batch: Batch) -> Sequence[Outcome]:
         ids = {int(item.key): item for item in batch.items}
@@ -91,4 +103,16 @@ class RedriveConsumed(Kind):
 
 def _matching(frozen: Mapping[str, Any]) -> QuerySet[ParkedMessage]:
     rows = ParkedMessage.objects.filter(state=ParkedState.DEAD, id__lte=frozen["upto"])
+    if "ids" in frozen:
+        rows = rows.filter(pk__in=frozen["ids"])
     return rows.filter(**{column: frozen[name] for name, column in CONDITIONS.items() if name in frozen})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _numbers(given: Any) -> list[int]:
+    if not isinstance(given, list) or not 0 < len(given) <= AT_ONCE or not all(map(_is_number, given)):
+        raise ValidationError({"ids": [f"A list of 1 to {AT_ONCE} numbers of messages."]})
+    return sorted(set(given))

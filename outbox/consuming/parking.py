@@ -20,6 +20,7 @@ def message_park(
     envelope: Envelope,
     fault: Fault | None = None,
     wait: float | None = None,
+    blocks: bool = False,
     redriven: bool = False,
 ) -> None:
     """Write a message down, under the lock of its aggregate.
@@ -31,6 +32,7 @@ def message_park(
         envelope: what its headers say.
         fault: why it failed; None when it only waits behind another one of its aggregate.
         wait: seconds until its next attempt; None with a fault means that it is dead.
+        blocks: whether its aggregate waits behind it if it is dead.
         redriven: whether a person sends it again.
     """
     parked = ParkedMessage(
@@ -50,24 +52,25 @@ def message_park(
         redriven=redriven,
     )
     if fault is not None:
-        fault_note(parked, fault, wait=wait)
+        fault_note(parked, fault, wait=wait, blocks=blocks)
         parked.attempts = 1
     parked.save(force_insert=True)
 
 
-def fault_note(parked: ParkedMessage, fault: Fault, *, wait: float | None) -> None:
+def fault_note(parked: ParkedMessage, fault: Fault, *, wait: float | None, blocks: bool = False) -> None:
     """Put into a message why it failed and what comes next; the caller saves it.
 
     Args:
         parked: the message.
         fault: of the last attempt.
         wait: seconds until the next one; None makes it dead, with a dead letter due at once.
+        blocks: whether its aggregate waits behind it if it is dead.
     """
     parked.error_class, parked.code = fault.error_class, fault.code
     parked.message, parked.traceback = fault.message, fault.traceback
     parked.fingerprint = fault.fingerprint(parked.consumer_group)
     if wait is None:
-        parked.state = ParkedState.DEAD
+        parked.state, parked.blocks = ParkedState.DEAD, blocks
         parked.next_attempt_at, parked.dead_letter_due, parked.dead_lettered_at = None, Now(), None
     else:
         parked.state = ParkedState.RETRYING

@@ -12,7 +12,9 @@ from django.db.models.functions import Now
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from outbox.consuming.handlers import Outcome
-from outbox.consuming.inbox import Key, aggregates_lock
+from outbox.consuming.inbox import Key, aggregates_lock, sequences_advance
+from outbox.consuming.messages import envelope_read
+from outbox.consuming.parking import record_of
 from outbox.consuming.retrying import queue_advance
 from outbox.models import InboxMessage, ParkedMessage, ParkedResolution, ParkedState
 
@@ -34,7 +36,7 @@ def consumed_retry(*, ids: Sequence[int], actor: str, reason: str) -> list[int]:
 
 
 def consumed_discard(*, ids: Sequence[int], actor: str, reason: str) -> list[int]:
-    """Give dead messages up; those that were dead. Their dead letters stay in Kafka.
+    """Give dead messages up; those that were dead. Their letters stay in Kafka; what waited behind them goes on.
 
     Args:
         ids: at most ``AT_ONCE``.
@@ -67,7 +69,7 @@ def _retry(ids: Sequence[int], actor: str, reason: str) -> list[int]:
     queues = queues_lock(_dead(ids).only("consumer_group", "topic", "aggregate_type", "aggregate_id"))
     again = list(_dead(ids).select_for_update().order_by("id").values_list("id", flat=True))
     ParkedMessage.objects.filter(pk__in=again).update(
-        state=ParkedState.WAITING, attempts=0, redriven=True, dead_letter_due=None, updated_at=Now()
+        state=ParkedState.WAITING, blocks=False, attempts=0, redriven=True, dead_letter_due=None, updated_at=Now()
     )
     queues_advance(queues)
     _audit("consumed.retried", again, actor, reason)
@@ -75,12 +77,14 @@ def _retry(ids: Sequence[int], actor: str, reason: str) -> list[int]:
 
 
 def _discard(ids: Sequence[int], actor: str, reason: str) -> list[int]:
-    found = list(_dead(ids).select_for_update().order_by("id").only("consumer_group", "event_id"))
+    queues = queues_lock(_dead(ids).only("consumer_group", "topic", "aggregate_type", "aggregate_id"))
+    found = list(_dead(ids).select_for_update().order_by("id").defer("value", "traceback"))
     given_up = [one.pk for one in found]
     values: dict[str, Any] = {"resolved_at": Now(), "updated_at": Now()}
     ParkedMessage.objects.filter(pk__in=given_up).update(
         state=ParkedState.RESOLVED,
         resolution=ParkedResolution.DISCARDED,
+        blocks=False,
         resolved_by=actor[:200],
         resolved_reason=reason[:2_000],
         **values,
@@ -88,8 +92,22 @@ def _discard(ids: Sequence[int], actor: str, reason: str) -> list[int]:
     for group, rows in groupby(sorted(found, key=_group), key=_group):
         names = [one.event_id for one in rows]
         InboxMessage.objects.filter(consumer_group=group, event_id__in=names).update(outcome=Outcome.IGNORED)
+    for parked in found:
+        if parked.blocks:
+            _pass(parked)
+    queues_advance(queues)
     _audit("consumed.discarded", given_up, actor, reason)
     return given_up
+
+
+def _pass(parked: ParkedMessage) -> None:
+    """Note that the aggregate is past a message that held it back, so that a repetition of it is known as one."""
+    # The headers tell it; megabytes of value are not fetched for that.
+    parked.value = None
+    sequence = envelope_read(record_of(parked, prefix="")).sequence
+    if sequence is not None:
+        key = (parked.aggregate_type, parked.aggregate_id)
+        sequences_advance(group=parked.consumer_group, topic=parked.topic, sequences={key: sequence})
 
 
 def _group(parked: ParkedMessage) -> str:
@@ -103,4 +121,5 @@ def _dead(ids: Sequence[int]) -> QuerySet[ParkedMessage]:
 def _audit(action: str, ids: Sequence[int], actor: str, reason: str) -> None:
     if ids:
         detail = {"count": len(ids), "ids": list(ids[:100]), "reason": reason[:2_000]}
-        audit_record(actor=actor, action=action, target=f"consumed:{ids[0]}", detail=detail)
+        target = f"consumed:{ids[0]}" if len(ids) == 1 else ""
+        audit_record(actor=actor, action=action, target=target, detail=detail)

@@ -40,12 +40,13 @@ UPDATE outbox_inbox_parked
    SET attempts = attempts - 1, next_attempt_at = clock_timestamp() + %(seconds)s * interval '1 second'
  WHERE id = %(id)s AND attempts = %(attempts)s AND state = 'retrying'
 """
-# The next one of an aggregate becomes the one that is retried, if none is; by outbox_parked_queue.
+# The next one of an aggregate becomes the one that is retried, if none is, and no dead one blocks before it; by
+# outbox_parked_queued.
 NEXT_SQL: Final = """
 UPDATE outbox_inbox_parked SET state = 'retrying', next_attempt_at = clock_timestamp(), updated_at = clock_timestamp()
  WHERE id = (SELECT id FROM outbox_inbox_parked
               WHERE aggregate_type = %(type)s AND aggregate_id = %(id)s AND topic = %(topic)s
-                AND consumer_group = %(group)s AND state IN ('retrying', 'waiting') ORDER BY id LIMIT 1)
+                AND consumer_group = %(group)s AND (state IN ('retrying', 'waiting') OR blocks) ORDER BY id LIMIT 1)
    AND state = 'waiting'
    AND NOT EXISTS (SELECT 1 FROM outbox_inbox_parked
                     WHERE aggregate_type = %(type)s AND aggregate_id = %(id)s AND topic = %(topic)s
@@ -129,13 +130,14 @@ class Retries:
         if fault is not None:
             wait = wait_after(fault, attempts)
             outcome = Outcome.DLQ if wait is None else Outcome.RETRY
-            fault_note(parked, fault, wait=wait)
+            fault_note(parked, fault, wait=wait, blocks=handler is not None and handler.blocks)
             parked.updated_at = Now()
             parked.save()
         else:
             _resolve(parked, outcome)
         if outcome is not Outcome.RETRY:
             InboxMessage.objects.filter(consumer_group=self._group, event_id=parked.event_id).update(outcome=outcome)
+        if outcome is not Outcome.RETRY and not parked.blocks:
             if envelope.sequence is not None and not late:
                 sequences_advance(group=self._group, topic=topic, sequences={key: envelope.sequence})
             queue_advance(group=self._group, topic=topic, key=key)

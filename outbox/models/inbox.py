@@ -126,6 +126,9 @@ class ParkedMessage(models.Model):
     message = models.TextField(blank=True)
     traceback = models.TextField(blank=True)
     fingerprint = models.CharField(max_length=64, blank=True)
+    blocks = models.BooleanField(
+        default=False, db_default=False, help_text="It is dead, and the later ones of its aggregate wait behind it."
+    )
     redriven = models.BooleanField(default=False, help_text="A person sent it again, whatever came after it.")
     dead_letter_due = models.DateTimeField(null=True, blank=True, help_text="When to write the dead letter to Kafka.")
     dead_lettered_at = models.DateTimeField(null=True, blank=True)
@@ -139,7 +142,10 @@ class ParkedMessage(models.Model):
     class Meta:
         db_table = "outbox_inbox_parked"
         verbose_name = "consumed message"
-        permissions = [("redrive_parkedmessage", "Can send consumed dead letters again, or give them up")]
+        permissions = [
+            ("redrive_parkedmessage", "Can send consumed dead letters again"),
+            ("discard_parkedmessage", "Can give consumed dead letters up"),
+        ]
         constraints = [
             # A message is parked once per group.
             models.UniqueConstraint(
@@ -152,6 +158,8 @@ class ParkedMessage(models.Model):
                 name="outbox_parked_head_uniq",
             ),
             models.CheckConstraint(condition=Q(state__in=ParkedState.values), name="outbox_parked_state"),
+            # Only a dead one holds others back, and not longer than it is dead.
+            models.CheckConstraint(condition=Q(blocks=False) | Q(state="dead"), name="outbox_parked_blocks"),
             models.CheckConstraint(
                 condition=Q(state="retrying", next_attempt_at__isnull=False)
                 | (~Q(state="retrying") & Q(next_attempt_at__isnull=True)),
@@ -167,8 +175,8 @@ class ParkedMessage(models.Model):
             # Serves the questions whether an aggregate has something queued, and what is next.
             models.Index(
                 fields=["aggregate_type", "aggregate_id", "topic", "consumer_group", "id"],
-                condition=Q(state__in=QUEUED),
-                name="outbox_parked_queue",
+                condition=Q(state__in=QUEUED) | Q(blocks=True),
+                name="outbox_parked_queued",
             ),
             # Serves the worker's question what is due.
             models.Index(
