@@ -11,17 +11,16 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import orjson
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from outbox.conf import KafkaSettings, kafka_settings
 from outbox.errors import ConfigurationError, ErrorClass, OutageError
 from outbox.events import Event
-from outbox.kafka_topics import topics_make
+from outbox.kafka_link import CONFIGURATION, Link
+from outbox.kafka_records import headers_of, size_of
 from outbox.naming import batch_named
 from outbox.subscribers import Deadline, Failure, Subscriber
 
@@ -41,16 +40,6 @@ _PERMANENT: Final = frozenset(
         KafkaError.POLICY_VIOLATION,
     }
 )
-_CONFIGURATION: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError._AUTHENTICATION,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-    }
-)
 
 
 class KafkaSubscriber(Subscriber):
@@ -64,7 +53,7 @@ class KafkaSubscriber(Subscriber):
     name = "kafka"
 
     def __init__(self) -> None:
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._guard = threading.Lock()
         self._last = threading.local()
 
@@ -104,9 +93,9 @@ class KafkaSubscriber(Subscriber):
         with self._guard:
             self._drop()
 
-    def _link_of_this_process(self, config: KafkaSettings) -> _Link:
+    def _link_of_this_process(self, config: KafkaSettings) -> Link:
         if self._link is None or self._link.pid != os.getpid() or self._link.config != config:
-            self._link = _Link(config)
+            self._link = Link(config)
         return self._link
 
     def _drop(self) -> None:
@@ -115,68 +104,10 @@ class KafkaSubscriber(Subscriber):
             self._link = None
 
 
-class _Link:
-    """The producer of one process, made on first use: librdkafka's threads do not survive a fork."""
-
-    # What a child inherited is never touched: to destroy it would wait for threads that the child does not have.
-    _inherited: list[_Link] = []
-
-    def __init__(self, config: KafkaSettings) -> None:
-        self.pid = os.getpid()
-        self.config = config
-        self.down_since: float | None = None
-        self.denied = ""
-        self._topics: set[str] = set()
-        base: dict[str, Any] = {"bootstrap.servers": config.bootstrap_servers, **config.extra}
-        self.producer = Producer(
-            {
-                **base,
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": "lz4",
-                "partitioner": "murmur2_random",
-                "linger.ms": 5,
-                "message.timeout.ms": int(config.message_timeout * 1000),
-                "message.max.bytes": config.message_max_bytes,
-                "queue.buffering.max.messages": 1_000_000,
-                "reconnect.backoff.max.ms": 1_000,
-                "socket.keepalive.enable": True,
-                "error_cb": self._on_error,
-                "log_level": 0,
-            }
-        )
-        self._admin = AdminClient({**base, "log_level": 0})
-        _Link._inherited = [link for link in (*_Link._inherited, self) if link.pid != self.pid] + [self]
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE):
-            if self.down_since is not None:
-                return
-            self.down_since = time.monotonic()
-        elif error.code() in _CONFIGURATION or error.code() == KafkaError._SSL:
-            self.denied = error.str()
-        log.info("kafka_error", code=error.name())
-
-    def ensure_topics(self, topics: set[str]) -> None:
-        """Make topics that this process has not met yet and that are missing.
-
-        Raises:
-            OutageError: no broker answers.
-        """
-        if new := topics - self._topics:
-            topics_make(self._admin, new, self.config)
-            self._topics |= new
-
-    def purge(self) -> None:
-        """Throw away what is queued or in flight, and hear of it."""
-        self.producer.purge()
-        self.producer.flush(1.0)
-
-
 class _Call:
     """One call of ``deliver``: a batch on its way."""
 
-    def __init__(self, link: _Link, config: KafkaSettings, events: Sequence[Event]) -> None:
+    def __init__(self, link: Link, config: KafkaSettings, events: Sequence[Event]) -> None:
         self._link = link
         self._config = config
         self._events = events
@@ -217,8 +148,12 @@ class _Call:
             if behind and event.aggregate in behind:
                 skipped.add(index)
                 continue
-            key, value, headers = event.aggregate_id.encode(), event.payload_json, _headers(event, self._config.source)
-            if len(value) > sure and (size := _size(key, value, headers)) > limit:
+            key, value, headers = (
+                event.aggregate_id.encode(),
+                event.payload_json,
+                headers_of(event, self._config.source),
+            )
+            if len(value) > sure and (size := size_of(key, value, headers)) > limit:
                 message = f"The event takes {size} bytes, and Kafka takes {limit} (KAFKA_MESSAGE_MAX_BYTES)."
                 self._fail(index, ErrorClass.PERMANENT, "too_large", message)
                 behind.add(event.aggregate)
@@ -272,35 +207,9 @@ class _Call:
         error_class = ErrorClass.OUTAGE
         if error.code() in _PERMANENT:
             error_class = ErrorClass.PERMANENT
-        elif error.code() in _CONFIGURATION:
+        elif error.code() in CONFIGURATION:
             error_class = ErrorClass.CONFIGURATION
         self._fail(index, error_class, error.name(), error.str())
 
     def _fail(self, index: int, error_class: ErrorClass, code: str, message: str) -> None:
         self._failures[index] = Failure(self._events[index], error_class, code, message)
-
-
-def _size(key: bytes, value: bytes, headers: Sequence[tuple[str, str | bytes | None]]) -> int:
-    return len(key) + len(value) + sum(len(name) + len(str(text).encode()) + 8 for name, text in headers)
-
-
-def _headers(event: Event, source: str) -> list[tuple[str, str | bytes | None]]:
-    """CloudEvents 1.0 attributes in Kafka's binary mode, and what else travels with an event."""
-    headers: list[tuple[str, str | bytes | None]] = [
-        ("ce_specversion", "1.0"),
-        ("ce_id", event.uid_text),
-        ("ce_source", source),
-        ("ce_type", event.type),
-        ("ce_time", event.created_text),
-        ("ce_subject", event.aggregate_id),
-        ("content-type", "application/json"),
-        ("sequence", str(event.sequence)),
-        ("schema_version", str(event.schema_version)),
-        ("aggregate_type", event.aggregate_type),
-    ]
-    optional = ("origin", "correlation_id", "causation_id", "traceparent")
-    headers += [(name, value) for name in optional if (value := getattr(event, name))]
-    if event.headers_text != "{}":
-        own = {name for name, _ in headers}
-        headers += [(name, str(value)) for name, value in orjson.loads(event.headers_text).items() if name not in own]
-    return headers

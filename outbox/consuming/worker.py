@@ -6,28 +6,24 @@ import os
 import secrets
 import socket
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 from django.db import Error, close_old_connections, connection
 
 from outbox import metrics
-from outbox.conf import KafkaSettings, kafka_settings, outbox_settings
+from outbox.conf import kafka_settings, outbox_settings
 from outbox.consuming.attempting import Halted
-from outbox.consuming.conf import consumer_settings
 from outbox.consuming.dead_letters import DeadLetters
 from outbox.consuming.hand import Hand
 from outbox.consuming.handlers import Outcome
 from outbox.consuming.inbox import messages_handle
 from outbox.consuming.lag import Lag
 from outbox.consuming.messages import Record
+from outbox.consuming.partitions import Partitions, Place
 from outbox.consuming.retrying import Retries
-from outbox.errors import ConfigurationError, DeliveryError, OutageError
-from outbox.kafka_topics import topics_make
+from outbox.errors import ConfigurationError, DeliveryError
 
 log = structlog.get_logger(__name__)
 
@@ -36,19 +32,6 @@ LOOK_SECONDS: Final = 0.25
 # What was fetched and is not handled by then is fetched again: the group expects a poll every five minutes.
 LONGEST_STEP_SECONDS: Final = 60.0
 RECOVERY_SECONDS: Final = (0.1, 5.0)
-
-_DENIED: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError._AUTHENTICATION,
-        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
-    }
-)
-
-Place = tuple[str, int]
 
 
 class ConsumerWorker:
@@ -67,31 +50,20 @@ class ConsumerWorker:
     def __init__(self, group: str, topics: Sequence[str], *, start_at: str = "earliest") -> None:
         self._config = kafka_settings()
         self._group = group
-        self._prefix = f"{self._config.topic_prefix}."
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._topics = list(topics)
-        self._mine: set[Place] = set()
-        self._ended: set[Place] = set()
         self._asked: Callable[[], bool] = lambda: False
         self._look_at = 0.0
         self._hand = Hand(group, self.name)
         self._retries = Retries(group, self._topics)
         self._dead_letters = DeadLetters(group, self._config)
-        self._denied = ""
-        self._make_topics()
-        self._consumer = Consumer(_client(self._config, group, start_at) | {"error_cb": self._on_error})
-        self._lag = Lag(group, self.name, self._consumer, self._prefix)
-        self._consumer.subscribe(
-            [f"{self._prefix}{topic}" for topic in self._topics],
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._revoked,
-        )
+        self.partitions = Partitions(group, self._topics, self._config, start_at=start_at, on_revoked=self._revoked)
+        self._lag = Lag(group, self.name, self.partitions.consumer, self.partitions.prefix)
 
     @property
     def is_assigned(self) -> bool:
         """Whether the group has given it something to read."""
-        return bool(self._mine)
+        return bool(self.partitions.mine)
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Work until told to stop; survives whatever is raised but a refusal by the broker.
@@ -134,9 +106,9 @@ class ConsumerWorker:
         while True:
             count = self.step()
             done += count
-            if count or (not self._mine and time.monotonic() < until):
+            if count or (not self.partitions.mine and time.monotonic() < until):
                 continue
-            if self._mine <= self._ended:
+            if self.partitions.mine <= self.partitions.ended:
                 return done
 
     def step(self, *, timeout: float | None = None) -> int:
@@ -153,7 +125,7 @@ class ConsumerWorker:
         done = self._look()
         if timeout is None:
             timeout = min(outbox_settings().polling_interval, LONGEST_POLL_SECONDS)
-        records = self._fetch(timeout)
+        records = self.partitions.fetch(timeout, most=outbox_settings().batch_size)
         ends = time.monotonic() + LONGEST_STEP_SECONDS
         while records:
             place, mine = records.popitem()
@@ -161,14 +133,14 @@ class ConsumerWorker:
                 done += self._handle(place, mine, ends)
             except BaseException:
                 for other, rest in records.items():
-                    self._again(other, rest[0].offset)
+                    self.partitions.again(other, rest[0].offset)
                 raise
-        self._lag.report(self._mine)
+        self._lag.report(self.partitions.mine)
         return done
 
     def close(self) -> None:
         """Commit what is stored and leave the group."""
-        self._consumer.close()
+        self.partitions.close()
 
     def _look(self) -> int:
         """Serve retries and dead letters, now and then."""
@@ -183,31 +155,6 @@ class ConsumerWorker:
             self._look_at = now + LOOK_SECONDS
         return len(outcomes)
 
-    def _fetch(self, timeout: float) -> dict[Place, list[Record]]:
-        """What has arrived, by partition, in order."""
-        found: defaultdict[Place, list[Record]] = defaultdict(list)
-        first = self._consumer.poll(timeout)
-        messages = [] if first is None else [first]
-        if first is not None and (more := outbox_settings().batch_size - 1):
-            messages += self._consumer.consume(more, timeout=0)
-        if self._denied:
-            raise ConfigurationError(self._denied, code="kafka_denied")
-        for message in messages:
-            error = message.error()
-            if error is None:
-                record = Record.of(message)
-                place = (record.topic.removeprefix(self._prefix), record.partition)
-                found[place].append(record)
-                self._ended.discard(place)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._ended.add(((message.topic() or "").removeprefix(self._prefix), message.partition() or 0))
-            elif error.fatal() or error.code() in _DENIED:
-                raise ConfigurationError(error.str(), code=error.name())
-            else:
-                log.info("kafka_error", code=error.name())
-        # What was revoked within the same poll is another worker's.
-        return {place: records for place, records in found.items() if place in self._mine}
-
     def _handle(self, place: Place, records: list[Record], ends: float) -> int:
         """Handle the messages of one partition; how many are done with."""
         topic, partition = place
@@ -219,7 +166,7 @@ class ConsumerWorker:
                     group=self._group, topic=topic, worker=self.name, records=records[:count], died=died
                 )
                 if handled.count:
-                    self._store(place, records[handled.count - 1].offset + 1)
+                    self.partitions.store(place, records[handled.count - 1].offset + 1)
                     del records[: handled.count]
                     done += handled.count
                 for outcome, number in handled.outcomes.items():
@@ -230,57 +177,12 @@ class ConsumerWorker:
                     raise Halted(handled.halted)
         finally:
             if records:
-                self._again(place, records[0].offset)
+                self.partitions.again(place, records[0].offset)
         return done
 
-    def _store(self, place: Place, offset: int) -> None:
-        try:
-            self._consumer.store_offsets(offsets=[TopicPartition(f"{self._prefix}{place[0]}", place[1], offset)])
-        except KafkaException as exc:
-            # It was taken from us meanwhile; its next holder finds what we did in the inbox.
-            log.info("offset_not_stored", topic=place[0], partition=place[1], code=exc.args[0].name())
-
-    def _again(self, place: Place, offset: int) -> None:
-        """Fetch from there again."""
-        self._ended.discard(place)
-        try:
-            self._consumer.seek(TopicPartition(f"{self._prefix}{place[0]}", place[1], offset))
-        except KafkaException as exc:
-            log.info("seek_not_possible", topic=place[0], partition=place[1], code=exc.args[0].name())
-            if place in self._mine:
-                raise
-
-    def _assigned(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
-        places = self._places(partitions)
-        self._mine |= places
-        log.info("partitions_assigned", group=self._group, partitions=sorted(places))
-
-    def _revoked(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
-        places = self._places(partitions)
-        self._mine -= places
-        self._ended -= places
-        for place in places:
-            self._hand.forget(*place)
-            self._lag.forget(place)
-        log.info("partitions_revoked", group=self._group, partitions=sorted(places))
-
-    def _places(self, partitions: list[TopicPartition]) -> set[Place]:
-        return {(one.topic.removeprefix(self._prefix), one.partition) for one in partitions}
-
-    def _make_topics(self) -> None:
-        client: dict[str, Any] = {"bootstrap.servers": self._config.bootstrap_servers, **self._config.extra}
-        try:
-            topics_make(
-                AdminClient(client | {"log_level": 0}), [f"{self._prefix}{one}" for one in self._topics], self._config
-            )
-        except OutageError:
-            # The consumer waits for the broker, and for the topics.
-            log.warning("kafka_away", servers=self._config.bootstrap_servers)
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _DENIED or error.code() == KafkaError._SSL:
-            self._denied = error.str()
-        log.info("kafka_error", code=error.name())
+    def _revoked(self, place: Place) -> None:
+        self._hand.forget(*place)
+        self._lag.forget(place)
 
     def _count(self, outcome: Outcome, number: int) -> None:
         metrics.CONSUMED.labels(self._group, outcome.value).inc(number)
@@ -289,25 +191,3 @@ class ConsumerWorker:
         until = time.monotonic() + seconds
         while not self._asked() and (left := until - time.monotonic()) > 0:
             time.sleep(min(0.1, left))
-
-
-def _client(config: KafkaSettings, group: str, start_at: str) -> dict[str, Any]:
-    return {
-        "bootstrap.servers": config.bootstrap_servers,
-        **config.extra,
-        "group.id": group,
-        "partition.assignment.strategy": "cooperative-sticky",
-        "auto.offset.reset": start_at,
-        "enable.auto.commit": True,
-        "auto.commit.interval.ms": 1_000,
-        "enable.auto.offset.store": False,
-        "enable.partition.eof": True,
-        # A connection answers one request at a time: others wait behind an idle fetch.
-        "fetch.wait.max.ms": 100,
-        "session.timeout.ms": int(consumer_settings().session_timeout * 1000),
-        "heartbeat.interval.ms": int(consumer_settings().session_timeout * 1000 / 4),
-        "topic.metadata.refresh.interval.ms": 10_000,
-        "reconnect.backoff.max.ms": 1_000,
-        "socket.keepalive.enable": True,
-        "log_level": 0,
-    }

@@ -68,7 +68,7 @@ class Kafka:
         """A worker, the same at every call, handles what waits."""
         worker = self.workers[0] if self.workers else self.worker()
         # Its end was reported before, and lies behind us: the test has sent something.
-        worker._ended.discard(("orders", 0))
+        worker.partitions.ended.discard(("orders", 0))
         return worker.run_until_idle()
 
     def leave(self) -> None:
