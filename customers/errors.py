@@ -51,6 +51,14 @@ class CustomerNotFound(CustomerError):
     title = "Not found"
 
 
+class ErasureNotFound(CustomerError):
+    """Nobody asked to erase this customer."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
 class LiveLooksBusy(CustomerError):
     """Others are asking the integrations now, as many as may at once. Try again, or ask without live=true."""
 

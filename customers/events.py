@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from customers.instants import instant_text
@@ -14,6 +14,9 @@ AGGREGATE: Final = "customer"
 CREATED: Final = "customer.created"
 UPDATED: Final = "customer.updated"
 DELETED: Final = "customer.deleted"
+ERASED: Final = "customer.erased"
+
+_FACTS: Final = ("customer_id", "version", "deleted", "changed", "updated_at")
 
 Priority = Literal["interactive", "bulk"]
 
@@ -30,12 +33,13 @@ def customer_event(
         origin: where the change came from: api, console, import, or the name of an integration.
         priority: how soon integrations should hear of it.
     """
+    payload = customer_payload(customer, changed)
     return NewEvent(
         topic=TOPIC,
         type=type,
         aggregate_type=AGGREGATE,
         aggregate_id=str(customer.pk),
-        payload=customer_payload(customer, changed),
+        payload=customer_payload_erased(payload) if type == ERASED else payload,
         origin=origin,
         headers={"priority": priority},
     )
@@ -54,4 +58,21 @@ def customer_payload(customer: Customer, changed: Sequence[str]) -> dict[str, An
         "deleted": customer.deleted_at is not None,
         "changed": list(changed),
         "updated_at": instant_text(customer.updated_at),
+    }
+
+
+def customer_payload_erased(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a payload when its customer is erased: which customer, which change, when. Again, the same.
+
+    The shape stays, so that consumers and read models read it as any other.
+    """
+    kept = {name: payload[name] for name in _FACTS if name in payload}
+    return {
+        **kept,
+        "email": None,
+        "name": None,
+        "phone": None,
+        "address": None,
+        "metadata": {},
+        "erased": True,
     }

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from customers.api.erasure_views import ErasureView
+from customers.api.export_views import CustomerExportView, CustomersExportView
 from customers.api.maintenance_urls import maintenance_paths
 from customers.api.sync_views import ConflictResolutionView, SyncHealthView
 from customers.api.views import CustomerDetailView, CustomerListView
@@ -18,6 +20,11 @@ def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
         path(f"{prefix}/", CustomerListView.as_view(**shown), name=f"customers{name}"),
         path(prefix, CustomerListView.as_view(**hidden)),
         *maintenance_paths(prefix, described=described),
+        path(f"{prefix}/export.csv", CustomersExportView.as_view(**shown), name=f"customers-export{name}"),
+        path(f"{one}/erasure/", ErasureView.as_view(**shown), name=f"customer-erasure{name}"),
+        path(f"{one}/erasure", ErasureView.as_view(**hidden)),
+        path(f"{one}/export/", CustomerExportView.as_view(**shown), name=f"customer-export{name}"),
+        path(f"{one}/export", CustomerExportView.as_view(**hidden)),
         path(f"{one}/", CustomerDetailView.as_view(**shown), name=f"customer{name}"),
         path(one, CustomerDetailView.as_view(**hidden)),
         path(f"{one}/sync-health/", SyncHealthView.as_view(**shown), name=f"sync-health{name}"),

@@ -21,10 +21,15 @@ ACCESS_APPS: Final = frozenset({"auth", "django_celery_beat"})
 """Who may log in, and what runs when: for admins alone."""
 
 _VIEWER_SCOPES: Final = {permission_codename(scope) for scope in (Scope.CUSTOMERS_READ, Scope.OPERATIONS_READ)}
+_ADMIN_SCOPES: Final = {
+    permission_codename(scope) for scope in (Scope.METRICS_READ, Scope.CUSTOMERS_ERASE, Scope.CUSTOMERS_EXPORT)
+}
 _SCOPES: Final = {permission_codename(scope) for scope in Scope}
 _OPERATING: Final = {f"{verb}_operation" for verb in ("plan", "start", "pause", "resume", "cancel")} | {
     "write_troublenote"
 }
+# Verbs for admins alone, whatever app they are in: they cannot be undone, or carry data away.
+_ADMINISTERING: Final = ("erase_", "export_")
 
 
 def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
@@ -36,7 +41,7 @@ def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) ->
 
     * viewer: view everything of ours; the reading scopes.
     * operator: also every other right on our apps, of this one only those to steer operations and to note
-      troubles; all scopes but ``metrics:read``.
+      troubles; not to erase people or to carry their data away; all scopes but those two and ``metrics:read``.
     * admin: everything, people, keys and schedules included.
     """
     if sender.label not in OWN_APPS | ACCESS_APPS:
@@ -60,10 +65,10 @@ def _roles_with(app: str, codename: str) -> Iterator[str]:
     if codename in _SCOPES:
         if codename in _VIEWER_SCOPES:
             yield VIEWER
-        if codename != permission_codename(Scope.METRICS_READ):
+        if codename not in _ADMIN_SCOPES:
             yield OPERATOR
     elif codename.startswith("view_"):
         yield VIEWER
         yield OPERATOR
-    elif app != "operations" or codename in _OPERATING:
+    elif not codename.startswith(_ADMINISTERING) and (app != "operations" or codename in _OPERATING):
         yield OPERATOR

@@ -12,6 +12,8 @@ class Scope(models.TextChoices):
 
     CUSTOMERS_READ = "customers:read", "read customers"
     CUSTOMERS_WRITE = "customers:write", "create, change and delete customers"
+    CUSTOMERS_ERASE = "customers:erase", "erase customers' personal data"
+    CUSTOMERS_EXPORT = "customers:export", "export customers' data"
     OPERATIONS_READ = "operations:read", "see events, failures and health"
     OPERATIONS_WRITE = "operations:write", "retry, replay and repair"
     METRICS_READ = "metrics:read", "scrape metrics"

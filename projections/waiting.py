@@ -10,6 +10,7 @@ from django.db import connection
 from django.db.models import TextChoices
 
 from operations.errors import FieldError, ProblemError
+from projections.registry import projections
 
 LONGEST_SECONDS: Final = 10.0
 
@@ -25,6 +26,17 @@ SELECT CASE WHEN l.position IS NULL OR l.position > b.cursor THEN 'pending'
   LEFT JOIN projections_detour d ON d.build_id = b.id AND d.aggregate_type = e.aggregate_type
        AND d.aggregate_id = e.aggregate_id
   LEFT JOIN projections_failure f ON f.event_id = e.id AND f.build_id = b.id AND f.state IN ('retrying', 'manual')
+"""
+# Builds that are fed and not past an event, or whose aggregate waits before it.
+BEHIND_SQL: Final = """
+SELECT DISTINCT b.projection, b.version, e.topic
+  FROM outbox_event e
+  JOIN projections_build b ON b.state <> 'retired'
+  LEFT JOIN outbox_log l ON l.event_id = e.id
+  LEFT JOIN projections_detour d ON d.build_id = b.id AND d.aggregate_type = e.aggregate_type
+       AND d.aggregate_id = e.aggregate_id
+ WHERE e.id = %(event)s AND (l.position IS NULL OR l.position > b.cursor OR d.id IS NOT NULL)
+ ORDER BY b.projection
 """
 BY_ID_SQL: Final = f"{STATUS_SQL} WHERE e.id = %(event)s"
 BY_UID_SQL: Final = f"{STATUS_SQL} WHERE e.uid = %(event)s"
@@ -94,6 +106,21 @@ def wait_for(event: int | UUID, projection: str, timeout: float) -> Applied:
             return status
         time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
         pause = min(pause * 1.5, 0.1)
+
+
+def projections_behind(event_id: int) -> list[str]:
+    """Names of the read models that read an event's topic and of which a build has not yet come past the event,
+    whoever reads that build."""
+    with connection.cursor() as cursor:
+        cursor.execute(BEHIND_SQL, {"event": event_id})
+        rows = cursor.fetchall()
+    return list(dict.fromkeys(name for name, version, topic in rows if _reads(name, version, topic)))
+
+
+def _reads(name: str, version: int, topic: str) -> bool:
+    """Whether a build may hold something of a topic; of one that is not listed any more, nobody knows."""
+    known = [one for one in projections() if (one.name, one.version) == (name, version)]
+    return not known or any(topic in one.topics for one in known)
 
 
 def require_applied(parameter: str | None, projection: str, timeout: float = 5.0) -> None:

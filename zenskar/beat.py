@@ -23,6 +23,7 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "projections": _every(1, "projections.tasks.run"),
     "alerts_check": _every(60, "operations.tasks.alerts_check"),
     "alerts_send": _every(5, "operations.tasks.alerts_send"),
+    "erasures": _every(60, "customers.tasks.erasures_sweep"),
     "idempotency_clean": _every(3600, "operations.tasks.idempotency_clean"),
     "projections_health": _every(60, "projections.tasks.health_sample"),
     "records_prune": _every(3600, "operations.tasks.records_prune"),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from customers.admin import customers, imports
+from customers.admin import customers, erasures, imports
 
-__all__ = ["customers", "imports"]
+__all__ = ["customers", "erasures", "imports"]

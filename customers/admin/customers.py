@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,14 +10,17 @@ from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Exists, FilteredRelation, OuterRef, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
+from customers.admin.erasures import erasure_words
+from customers.erasing.services import customer_erase
 from customers.errors import CustomerDeleted
-from customers.models import Customer, SyncState
+from customers.exporting.documents import customer_export, document_text
+from customers.models import Customer, Erasure, SyncState
 from customers.models.customer import CustomerQuerySet, name_key
 from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
@@ -24,7 +28,7 @@ from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, RecordAdmin, badge, json_block, number_of, record_link, words
 from operations.overview import Tone
 
-DELETED_AT_ONCE: Final = 100
+AT_ONCE: Final = 100
 _TONES: Final[dict[str, Tone]] = {
     "in_sync": "good",
     "pending": "plain",
@@ -96,14 +100,15 @@ class CustomerAdmin(RecordAdmin):
         "created_at",
         "updated_at",
         "deleted_at",
+        "erasure_state",
         "integrations",
         "elsewhere",
     )
     ordering = ("-created_at", "-pk")
     defer_in_list = ("address", "metadata")
-    actions = ("delete_for_good",)
-    page_actions = ("delete_for_good",)
-    dangerous_actions = frozenset({"delete_for_good"})
+    actions = ("export_data", "delete_for_good", "erase")
+    page_actions = ("export_data", "delete_for_good", "erase")
+    dangerous_actions = frozenset({"delete_for_good", "erase"})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("sync_states")
@@ -130,7 +135,14 @@ class CustomerAdmin(RecordAdmin):
 
     @admin.display(description="State")
     def presence(self, customer: Customer) -> SafeString:
+        if customer.erased_at is not None:
+            return badge("Erased", "plain")
         return badge("Active", "good") if customer.deleted_at is None else badge("Deleted", "plain")
+
+    @admin.display(description="Erasure")
+    def erasure_state(self, customer: Customer) -> SafeString | str:
+        erasure = Erasure.objects.filter(pk=customer.pk).first()
+        return NOTHING if erasure is None else record_link(erasure, erasure_words(erasure))
 
     @admin.display(description="Integrations")
     def integrations(self, customer: Customer) -> SafeString:
@@ -180,32 +192,67 @@ class CustomerAdmin(RecordAdmin):
     def metadata_block(self, customer: Customer) -> SafeString | str:
         return json_block(customer.metadata)
 
-    @admin.action(description="Delete for good, also in integrations…", permissions=["erase"])
+    @admin.action(description="Delete for good, also in integrations…", permissions=["delete_for_good"])
     def delete_for_good(self, request: HttpRequest, queryset: QuerySet[Customer]) -> TemplateResponse | None:
-        customers = list(queryset.filter(deleted_at__isnull=True)[: DELETED_AT_ONCE + 1])
-        if len(customers) > DELETED_AT_ONCE:
-            self.message_user(request, f"At most {DELETED_AT_ONCE} customers at once.", messages.ERROR)
+        return self._confirmed(request, queryset.filter(deleted_at__isnull=True), "delete_for_good")
+
+    @admin.action(description="Erase personal data…", permissions=["erase"])
+    def erase(self, request: HttpRequest, queryset: QuerySet[Customer]) -> TemplateResponse | None:
+        return self._confirmed(request, queryset, "erase")
+
+    @admin.action(description="Export all data", permissions=["export"])
+    def export_data(self, request: HttpRequest, queryset: QuerySet[Customer]) -> HttpResponse | None:
+        chosen = list(queryset.values_list("pk", flat=True)[: AT_ONCE + 1])
+        if len(chosen) > AT_ONCE:
+            self.message_user(request, f"At most {AT_ONCE} customers at once.", messages.ERROR)
+            return None
+        documents = [customer_export(customer_id=one, actor=actor_of(request)) for one in chosen]
+        name = f"customer-{chosen[0]}.json" if len(chosen) == 1 else "customers.json"
+        return HttpResponse(
+            document_text(documents[0] if len(documents) == 1 else documents),
+            content_type="application/json",
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-store"},
+        )
+
+    def _confirmed(self, request: HttpRequest, queryset: QuerySet[Customer], action: str) -> TemplateResponse | None:
+        """Ask on a page of its own; do it when the answer was yes."""
+        question, act, past = _DANGEROUS[action]
+        customers = list(queryset[: AT_ONCE + 1])
+        if len(customers) > AT_ONCE:
+            self.message_user(request, f"At most {AT_ONCE} customers at once.", messages.ERROR)
             return None
         if request.POST.get("confirmed") != "yes":
             context = {
                 **self.admin_site.each_context(request),
-                "title": f"Delete {number_of(len(customers), 'customer', 'customers')} for good?",
+                "title": question.format(number_of(len(customers), "customer", "customers")),
                 "customers": customers,
                 "opts": self.model._meta,
                 "checkbox_name": ACTION_CHECKBOX_NAME,
+                "action": action,
             }
-            return TemplateResponse(request, "customers/delete_for_good.html", context)
-        deleted = sum(_deleted(customer.pk, actor_of(request)) for customer in customers)
-        self.message_user(
-            request, f"Deleted {deleted} of {number_of(queryset.count(), 'customer', 'customers')}.", messages.SUCCESS
-        )
+            return TemplateResponse(request, f"customers/{action}.html", context)
+        chosen = len(request.POST.getlist(ACTION_CHECKBOX_NAME))
+        done = sum(act(customer.pk, actor_of(request)) for customer in customers)
+        self.message_user(request, f"{past} {done} of {number_of(chosen, 'customer', 'customers')}.", messages.SUCCESS)
         return None
 
     def offers(self, request: HttpRequest, action: str, record: Customer) -> bool:
-        return record.deleted_at is None
+        match action:
+            case "delete_for_good":
+                return record.deleted_at is None
+            case "erase":
+                return record.erased_at is None
+            case _:
+                return True
+
+    def has_delete_for_good_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("customers.delete_customer")
 
     def has_erase_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("customers.delete_customer")
+        return request.user.has_perm("customers.erase_customer")
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("customers.export_customer")
 
 
 def _deleted(customer_id: UUID, actor: str) -> bool:
@@ -220,6 +267,17 @@ def _deleted(customer_id: UUID, actor: str) -> bool:
     except CustomerDeleted:
         return False
     return True
+
+
+def _erased(customer_id: UUID, actor: str) -> bool:
+    customer_erase(customer_id=customer_id, actor=actor, origin="console")
+    return True
+
+
+_DANGEROUS: Final[dict[str, tuple[str, Callable[[UUID, str], bool], str]]] = {
+    "delete_for_good": ("Delete {} for good?", _deleted, "Deleted"),
+    "erase": ("Erase the personal data of {}?", _erased, "Erased"),
+}
 
 
 def _uuid(text: str) -> UUID | None:

@@ -8,7 +8,14 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 
 from customers.api.pages import ORDERINGS, SIZE, SIZE_LARGEST
-from customers.api.serializers import CustomerChange, CustomerCreate, CustomerOutput, CustomerPage, CustomerReplace
+from customers.api.serializers import (
+    CustomerChange,
+    CustomerCreate,
+    CustomerOutput,
+    CustomerPage,
+    CustomerReplace,
+    ErasureOutput,
+)
 from customers.models import SyncState
 
 _TAGS: Final = ["customers"]
@@ -139,5 +146,47 @@ customer: Final = extend_schema_view(
         parameters=[_ID, _IF_MATCH],
         request=None,
         responses=answers({204: None}, 400, 404, 410, 412),
+    ),
+)
+erasure: Final = extend_schema_view(
+    get=extend_schema(
+        operation_id="customers_erasure",
+        summary="How far an erasure has come",
+        tags=_TAGS,
+        parameters=[_ID],
+        responses=answers({200: ErasureOutput}, 404),
+    ),
+    post=extend_schema(
+        operation_id="customers_erase",
+        summary="Erase a customer's personal data",
+        description="Deletes the customer, here at once and in integrations by their policy, and takes its data out of "
+        "rows, events, attempts, requests, webhooks and kept answers. This cannot be undone. 202 while something that "
+        "was under way may still write down what it had read; 200 once nothing can.",
+        tags=_TAGS,
+        parameters=[_ID],
+        request=None,
+        responses=answers({200: ErasureOutput, 202: ErasureOutput}, 400, 404),
+    ),
+)
+export: Final = extend_schema_view(
+    get=extend_schema(
+        operation_id="customers_export",
+        summary="Export all data of a customer",
+        description="Everything that is kept about it, as one document: the customer, deleted or not, where it stands "
+        "with integrations, conflicts, requests, webhooks, events and audit entries. The export is noted in the trail.",
+        tags=_TAGS,
+        parameters=[_ID],
+        responses=answers({200: OpenApiResponse(OpenApiTypes.OBJECT)}, 404),
+    ),
+)
+export_list: Final = extend_schema_view(
+    get=extend_schema(
+        operation_id="customers_export_list",
+        summary="Export the list as CSV",
+        description="All customers that the filters leave, one a line, in UTF-8. Cells that a spreadsheet would take "
+        "for a formula begin with an apostrophe. The export is noted in the trail.",
+        tags=_TAGS,
+        parameters=[one for one in _FILTERS if one.name not in ("page_size", "cursor")],
+        responses=answers({200: OpenApiResponse(description="text/csv")}, 400),
     ),
 )

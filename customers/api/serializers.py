@@ -10,7 +10,11 @@ from rest_framework import serializers
 
 from customers import values
 from customers.instants import instant_text
-from customers.models import Customer, SyncState
+from customers.models import Customer, Erasure, SyncState
+from operations.serializers import StrictSerializer
+
+# What integrations say about a customer changes without a request, so every use of a kept answer asks first.
+UNCACHED: Final = {"Cache-Control": "private, no-cache"}
 
 READ_ONLY: Final = ("id", "version", "created_at", "updated_at", "deleted_at", "integrations")
 
@@ -111,6 +115,31 @@ class CustomerPage(serializers.Serializer[Any]):
     next = serializers.URLField(allow_null=True)
     previous = serializers.URLField(allow_null=True)
     results = CustomerOutput(many=True)
+
+
+class Nothing(StrictSerializer):
+    """A body in which nothing can be said."""
+
+
+class ErasureOutput(serializers.Serializer[Erasure]):
+    """How far the erasure of a customer has come."""
+
+    customer_id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=["erasing", "erased"])
+    requested_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField(allow_null=True, help_text="when nothing could bring the data back")
+    waits_for = serializers.ListField(child=serializers.CharField(), help_text="what is missing, in words")
+
+
+def erasure_representation(erasure: Erasure) -> dict[str, Any]:
+    """An erasure as JSON."""
+    return {
+        "customer_id": str(erasure.pk),
+        "state": "erasing" if erasure.finished_at is None else "erased",
+        "requested_at": instant_text(erasure.requested_at),
+        "finished_at": None if erasure.finished_at is None else instant_text(erasure.finished_at),
+        "waits_for": erasure.waits_for,
+    }
 
 
 def customer_representation(customer: Customer, states: Iterable[SyncState] | None = None) -> dict[str, Any]:

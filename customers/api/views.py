@@ -16,6 +16,7 @@ from customers.api.etags import etag, is_unchanged, versions_of_if_match
 from customers.api.filters import customer_query
 from customers.api.pages import page_of
 from customers.api.serializers import (
+    UNCACHED,
     CustomerChange,
     CustomerCreate,
     CustomerInput,
@@ -38,6 +39,16 @@ def _subject(body: dict[str, Any]) -> str:
     return f"customer:{body['id']}"
 
 
+def require_deleted(request: Request) -> None:
+    """Refuse those who may not see deleted customers.
+
+    Raises:
+        ScopeMissing: without the scope.
+    """
+    if Scope.OPERATIONS_READ not in scopes_of(request):
+        raise ScopeMissing(f"Deleted customers need the scope {Scope.OPERATIONS_READ}.")
+
+
 class CustomerView(APIView):
     """Base of the views of customers."""
 
@@ -49,11 +60,7 @@ class CustomerListView(CustomerView):
     """All customers."""
 
     def get(self, request: Request) -> Response:
-        def may_see_deleted() -> None:
-            if Scope.OPERATIONS_READ not in scopes_of(request):
-                raise ScopeMissing(f"Deleted customers need the scope {Scope.OPERATIONS_READ}.")
-
-        query = customer_query(request.query_params, may_see_deleted=may_see_deleted)
+        query = customer_query(request.query_params, may_see_deleted=lambda: require_deleted(request))
         page = page_of(
             query.customers.prefetch_related("sync_states"),
             ordering=query.ordering,
@@ -66,7 +73,7 @@ class CustomerListView(CustomerView):
                 "previous": _link(request, page.previous),
                 "results": [customer_representation(customer) for customer in page.customers],
             },
-            headers=_UNCACHED,
+            headers=UNCACHED,
         )
 
     @idempotent(subject=_subject)
@@ -92,7 +99,7 @@ class CustomerDetailView(CustomerView):
             raise CustomerDeleted
         answer = _answer(customer)
         if is_unchanged(request.headers.get("If-None-Match"), answer["ETag"]):
-            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **_UNCACHED})
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **UNCACHED})
         return answer
 
     @idempotent(subject=_subject)
@@ -121,10 +128,6 @@ class CustomerDetailView(CustomerView):
         return _answer(customer)
 
 
-# What integrations say about a customer changes without a request, so every use of a kept answer asks first.
-_UNCACHED: Final = {"Cache-Control": "private, no-cache"}
-
-
 def _validated(serializer: CustomerInput) -> dict[str, Any]:
     serializer.is_valid(raise_exception=True)
     values: dict[str, Any] = serializer.validated_data
@@ -151,7 +154,7 @@ def _answer(
 ) -> Response:
     body = body or customer_representation(customer)
     tag = etag(customer.version, body["integrations"])
-    return Response(body, status=status, headers={"ETag": tag, **_UNCACHED, **(headers or {})})
+    return Response(body, status=status, headers={"ETag": tag, **UNCACHED, **(headers or {})})
 
 
 def _link(request: Request, cursor: str | None) -> str | None:

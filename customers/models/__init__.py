@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from customers.models.conflicts import Conflict
 from customers.models.customer import Customer
+from customers.models.erasure import Erasure
 from customers.models.imports import ImportRun
 from customers.models.readmodels import ActivityDay, ActivityShape, DirectoryEntry, DirectoryShape
 from customers.models.sync import Priority, SyncAccount, SyncState
@@ -15,6 +16,7 @@ __all__ = [
     "Customer",
     "DirectoryEntry",
     "DirectoryShape",
+    "Erasure",
     "ImportRun",
     "Priority",
     "SyncAccount",

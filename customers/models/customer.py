@@ -104,10 +104,15 @@ class Customer(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
     deleted_at = models.DateTimeField(null=True, blank=True)
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="when its personal data was erased")
 
     objects = CustomerQuerySet.as_manager()
 
     class Meta:
+        permissions = [
+            ("erase_customer", "Can erase customers' personal data"),
+            ("export_customer", "Can export customers' data"),
+        ]
         constraints = [
             # Closes the race of two writers that both saw the e-mail free. Its index also serves the list's filter by
             # e-mail.
@@ -120,6 +125,19 @@ class Customer(models.Model):
             models.CheckConstraint(condition=~Q(phone=""), name="customers_customer_phone_filled"),
             models.CheckConstraint(condition=_is_object("address"), name="customers_customer_address_object"),
             models.CheckConstraint(condition=_is_object("metadata"), name="customers_customer_metadata_object"),
+            # What is erased is deleted, and stays empty.
+            models.CheckConstraint(
+                condition=Q(erased_at__isnull=True)
+                | Q(
+                    deleted_at__isnull=False,
+                    name__isnull=True,
+                    email__isnull=True,
+                    phone__isnull=True,
+                    address={},
+                    metadata={},
+                ),
+                name="customers_customer_erased_empty",
+            ),
             # Integrations keep our id under this key: a customer's own value would overwrite it there.
             models.CheckConstraint(
                 condition=~Q(metadata__has_key="zenskar_id"), name="customers_customer_metadata_not_ours"

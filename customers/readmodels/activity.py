@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from django.db import connection
 
-from customers.events import CREATED, DELETED, TOPIC, UPDATED
+from customers.events import CREATED, DELETED, ERASED, TOPIC, UPDATED
 from outbox.events import Event
 from projections.projection import Batch, Projection, Rows, Table
 
@@ -25,7 +25,7 @@ class CustomerActivity(Projection):
     name = "customer_activity"
     topics = frozenset({TOPIC})
     tables = (Table("customers_activity", key=("day", "type", "origin"), columns=("events",)),)
-    types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1}
+    types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1, ERASED: 1}
 
     def apply(self, batch: Batch) -> None:
         counts = Counter((event.created_text[:10], event.type, event.origin) for event in batch)

@@ -12,10 +12,11 @@ from uuid import UUID
 import orjson
 from django.db import connection
 
-from customers.events import AGGREGATE, CREATED, DELETED, TOPIC, UPDATED
+from customers.events import AGGREGATE, CREATED, DELETED, ERASED, TOPIC, UPDATED
 from outbox.events import Event
 from projections.projection import Batch, Projection, Rows, Table
 
+_GONE: Final = (DELETED, ERASED)
 _WORD: Final = re.compile(r"[^\W_]+")
 
 # One statement for a batch: the last event of each customer holds all of it. A row is never replaced by an older state,
@@ -53,7 +54,7 @@ class CustomerDirectory(Projection):
             columns=("name", "email", "phone", "version", "origin", "updated_at", "last_sequence"),
         ),
     )
-    types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1}
+    types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1, ERASED: 1}
     keyed_by = AGGREGATE
 
     def apply(self, batch: Batch) -> None:
@@ -75,7 +76,7 @@ class CustomerDirectory(Projection):
         for event in events:
             said = event.payload
             key = (UUID(said["customer_id"]),)
-            if event.type == DELETED:
+            if event.type in _GONE:
                 found.pop(key, None)
                 continue
             moment = datetime.fromisoformat(said["updated_at"])
@@ -88,7 +89,7 @@ def _row(event: Event) -> dict[str, Any]:
     payload = event.payload
     # A field that is missing is an error, not an empty value.
     row = {name: payload[name] for name in ("customer_id", "name", "email", "phone", "version", "updated_at")}
-    deleted = event.type == DELETED
+    deleted = event.type in _GONE
     words = sorted({word for text in (row["name"], row["email"], row["phone"]) for word in words_of(text or "")})
     return row | {"deleted": deleted, "origin": event.origin, "last_sequence": event.sequence, "words": words}
 

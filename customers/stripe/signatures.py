@@ -65,6 +65,9 @@ def message_read(body: bytes) -> RemoteMessage:
         ignore = "of a type that means nothing here"
     elif not remote_id:
         ignore = "names no customer"
+    if ignore:
+        # That it came is of interest, and what it says of somebody is not: what nobody will read is not kept.
+        event = {name: value for name, value in event.items() if name != "data"}
     return RemoteMessage(
         event_id=event_id,
         type=kind,

@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from customers.integrations import Integration, RemoteMessage, RemoteRecord, integration_get
-from customers.models import Priority, SyncRequest, SyncState, Webhook
+from customers.models import Erasure, Priority, SyncRequest, SyncState, Webhook
 from customers.sync.fields import fields_hash, root_of
 from dbresilience.transactions import run_in_transaction
 from operations.correlation import correlation_id, correlations_named
@@ -25,6 +25,9 @@ from operations.tracing import traceparent
 from outbox.wakeup import wake
 
 log = structlog.get_logger(__name__)
+
+ERASED_BODY: Final = {"erased": True}
+"""What is left of the body of a webhook about somebody who was erased."""
 
 _BATCH: Final = 200
 
@@ -108,11 +111,14 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
             webhook.outcome = Webhook.Outcome.IGNORED if verdict.reason else Webhook.Outcome.POKED
             webhook.reason = verdict.reason
             webhook.processed_at = Now()
+            if verdicts.is_erased(webhook):
+                webhook.payload = ERASED_BODY
         poked = sorted(verdicts.poked)
         if poked:
             SyncState.objects.filter(pk__in=poked).look_again(priority=Priority.WEBHOOK)
             verdicts.write_causes()
-        Webhook.objects.bulk_update(batch, ["outcome", "reason", "processed_at"])
+        columns = ["outcome", "reason", "processed_at"]
+        Webhook.objects.bulk_update(batch, [*columns, "payload"] if verdicts.erased else columns)
         return [verdicts.cause(webhook)[0] for webhook in batch]
 
     found = run_in_transaction(work)
@@ -139,6 +145,10 @@ class _Verdicts:
         states = list(SyncState.objects.filter(wanted).select_for_update(no_key=True).order_by("customer_id", "id"))
         self._by_remote = {(s.integration, s.account, s.livemode, s.remote_id): s for s in states if s.remote_id}
         self._by_customer = {(s.integration, s.customer_id): s for s in states if s.customer_id}
+        # People who were erased: what still comes of them is not kept.
+        self.erased = set(
+            Erasure.objects.filter(pk__in={state.customer_id for state in states}).values_list("pk", flat=True)
+        )
         self._in_flight = set(SyncRequest.objects.in_flight().filter(state__in=states).values_list("state", flat=True))
         # Requests of ours that caused a message, by their idempotency keys.
         uids = {uid for _, key in self._read.values() if (uid := _uuid(key.rpartition(":")[0])) is not None}
@@ -151,6 +161,14 @@ class _Verdicts:
         self.poked |= verdict.state_ids
         self._causes |= dict.fromkeys(verdict.state_ids, self.cause(webhook))
         return verdict
+
+    def is_erased(self, webhook: Webhook) -> bool:
+        """Whether a message is about somebody who was erased here."""
+        if not self.erased:
+            return False
+        key = (webhook.integration, self._integration(webhook.integration).account, webhook.livemode, webhook.remote_id)
+        state = self._by_remote.get(key)
+        return self._reference(webhook) in self.erased or (state is not None and state.customer_id in self.erased)
 
     def cause(self, webhook: Webhook) -> tuple[str, str]:
         """Correlation id and trace of what a webhook tells: of our own request, else of the one that brought it."""

@@ -10,9 +10,10 @@ class AuditEntry(models.Model):
     """One thing that somebody did.
 
     A trigger (see the migration) refuses UPDATE and DELETE, so that neither a bug nor a console can rewrite history.
-    Retention alone may delete, in a transaction that says so: ``SET LOCAL zenskar.audit_retention = 'on'``. This
-    guards against accidents and against our own code; whoever owns the table can always drop the trigger, so a trail
-    that must stand up against database administrators belongs into another system as well (every entry is also logged).
+    Retention alone may delete, in a transaction that says so: ``SET LOCAL zenskar.audit_retention = 'on'``. The erasure
+    of a person alone may change, and of an entry its detail alone: ``SET LOCAL zenskar.erasure = 'on'``. This guards
+    against accidents and against our own code; whoever owns the table can always drop the trigger, so a trail that must
+    stand up against database administrators belongs into another system as well (every entry is also logged).
     """
 
     at = models.DateTimeField(db_default=Now())

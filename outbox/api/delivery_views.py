@@ -17,7 +17,7 @@ from outbox.api.inputs import OptionalReason, Reason, Replace
 from outbox.api.views import UNCACHED, OutboxView, number_of, validated
 from outbox.deciding import deliveries_retry, deliveries_skip
 from outbox.masking import may_read_payload
-from outbox.models import Delivery, Replacement
+from outbox.models import Delivery, Replacement, StoredEvent
 from outbox.replacing import delivery_replace
 
 ATTEMPTS_SHOWN = 200
@@ -31,11 +31,21 @@ class DeliveryView(OutboxView):
         return Response(_document(request, _delivery(delivery_id)), headers=UNCACHED)
 
 
+def _subject(body: dict[str, Any]) -> str:
+    """Whom a kept answer speaks of."""
+    return f"{body['aggregate_type']}:{body['aggregate_id']}"
+
+
+def _subject_of_edit(body: dict[str, Any]) -> str:
+    about = StoredEvent.objects.filter(pk=body["event"]).values_list("aggregate_type", "aggregate_id").first()
+    return ":".join(about or ())
+
+
 @descriptions.delivery_retry
 class DeliveryRetryView(OutboxView):
     """Tries it again now, with a whole ladder before it."""
 
-    @idempotent()
+    @idempotent(subject=_subject)
     def post(self, request: Request, delivery_id: str) -> Response:
         require(request, "outbox.retry_delivery")
         given = validated(OptionalReason(data=request.data or {}))
@@ -49,7 +59,7 @@ class DeliveryRetryView(OutboxView):
 class DeliverySkipView(OutboxView):
     """Gives it up; its aggregate goes on."""
 
-    @idempotent()
+    @idempotent(subject=_subject)
     def post(self, request: Request, delivery_id: str) -> Response:
         require(request, "outbox.skip_delivery")
         given = validated(Reason(data=request.data or {}))
@@ -63,7 +73,7 @@ class DeliverySkipView(OutboxView):
 class DeliveryReplaceView(OutboxView):
     """Publishes an edited copy of its event instead."""
 
-    @idempotent()
+    @idempotent(subject=_subject_of_edit)
     def post(self, request: Request, delivery_id: str) -> Response:
         require(request, "outbox.edit_delivery")
         given = validated(Replace(data=request.data or {}))

@@ -100,6 +100,10 @@ class Delivery(models.Model):
             models.Index(fields=["event_id"], name="outbox_delivery_event"),
             # Serves retention: what was resolved long ago.
             models.Index(fields=["resolved_at"], condition=Q(state="resolved"), name="outbox_delivery_resolved"),
+            # Serves the erasure of an aggregate: those that outbox_delivery_aggregate does not hold.
+            models.Index(
+                fields=["aggregate_type", "aggregate_id"], condition=Q(state="resolved"), name="outbox_delivery_about"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -119,7 +123,8 @@ class Outcome(models.TextChoices):
 
 
 class DeliveryAttempt(models.Model):
-    """One attempt, append-only (a trigger refuses UPDATE, and DELETE other than that of retention).
+    """One attempt, append-only (a trigger refuses DELETE other than that of retention, and UPDATE other than that of an
+    erasure, which may change the texts).
 
     Failures are always written, and so are successes after a failure; successes at once only while the subscriber's
     ``keep_successes`` is on. It names its subscriber and event and points at no row: it outlives both.

@@ -196,6 +196,8 @@ class ParkedMessage(models.Model):
             models.Index(fields=["event_id", "consumer_group"], name="outbox_parked_event"),
             # Serves retention: what was resolved long ago.
             models.Index(fields=["resolved_at"], condition=Q(state="resolved"), name="outbox_parked_resolved"),
+            # Serves the erasure of an aggregate.
+            models.Index(fields=["aggregate_type", "aggregate_id"], name="outbox_parked_about"),
         ]
 
     def __str__(self) -> str:

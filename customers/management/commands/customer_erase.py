@@ -1,0 +1,48 @@
+"""``manage.py customer_erase``: erase one customer's personal data, everywhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from customers.api.serializers import erasure_representation
+from customers.erasing.services import customer_erase
+from customers.errors import CustomerError
+from customers.models import Customer
+from operations.shell import shell_actor
+
+
+class Command(BaseCommand):
+    """Exits with 1 when there is no such customer. Asked again, it tells how far the erasure has come."""
+
+    help = "Erase one customer's personal data, here and in integrations. Only says so, unless --apply is given."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("id", type=UUID, help="of the customer; deleted ones too")
+        parser.add_argument("--apply", action="store_true", help="do it; this cannot be undone")
+        parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        customer_id: UUID = options["id"]
+        if not options["apply"]:
+            found = Customer.objects.filter(pk=customer_id).first()
+            if found is None:
+                raise CommandError("There is no such customer.")
+            what = "deleted" if found.deleted_at else "active"
+            said = f"Customer {customer_id} ({what}, version {found.version}) would be erased for good. Add --apply."
+            document = {"customer_id": str(customer_id), "applied": False}
+            self.stdout.write(json.dumps(document) if options["json"] else said)
+            return
+        try:
+            erasure = customer_erase(customer_id=customer_id, actor=shell_actor(), origin="shell")
+        except CustomerError as exc:
+            raise CommandError(exc.detail) from exc
+        if options["json"]:
+            self.stdout.write(json.dumps(erasure_representation(erasure)))
+        elif erasure.finished_at:
+            self.stdout.write(f"Customer {customer_id} is erased; nothing can bring the data back.")
+        else:
+            self.stdout.write(f"Customer {customer_id} is erased; waits for {'; '.join(erasure.waits_for)}.")
