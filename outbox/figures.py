@@ -74,7 +74,7 @@ SELECT s.name, x.lane, x.topic, s.topics IS NULL OR x.topic = ANY (s.topics), co
  WHERE s.active GROUP BY 1, 2, 3, 4
 """
 TOPICS_SQL: Final = """
-SELECT f.subscription_id, f.topic, f.processed, f.errors, f.retries
+SELECT f.subscription_id, f.topic, f.processed, f.errors, f.retries, f.skipped, f.replaced
   FROM outbox_topic_figure f JOIN outbox_subscription s ON s.name = f.subscription_id AND s.active
 """
 # A row for each bar that has calls: fifteen for each subscriber at most.
@@ -149,6 +149,8 @@ class TopicFigures:
         processed: events that went through.
         errors: failed attempts.
         retries: attempts after the first.
+        skipped: events that people gave up; they are in no other count.
+        replaced: events for which people published an edited one.
     """
 
     subscriber: str
@@ -157,6 +159,8 @@ class TopicFigures:
     processed: int
     errors: int
     retries: int
+    skipped: int
+    replaced: int
 
 
 def topics_figures(subscribers: list[SubscriberFigures]) -> list[TopicFigures]:
@@ -169,8 +173,8 @@ def topics_figures(subscribers: list[SubscriberFigures]) -> list[TopicFigures]:
         cursor.execute(PENDING_TOPICS_SQL, {"sampled": SAMPLED_PER_LANE, "unsequenced": SAMPLED_UNSEQUENCED})
         sampled = cursor.fetchall()
         cursor.execute(TOPICS_SQL)
-        counted: dict[tuple[str, str], tuple[int, int, int]] = {
-            (name, topic): (processed, errors, retries) for name, topic, processed, errors, retries in cursor.fetchall()
+        counted: dict[tuple[str, str], list[int]] = {
+            (name, topic): counts for name, topic, *counts in cursor.fetchall()
         }
     pending: dict[tuple[str, str], float] = defaultdict(float)
     lanes: dict[tuple[str, int], int] = defaultdict(int)
@@ -185,7 +189,7 @@ def topics_figures(subscribers: list[SubscriberFigures]) -> list[TopicFigures]:
             for key in mine:
                 pending[key] *= one.pending / total
     return [
-        TopicFigures(*key, round(pending.get(key, 0)), *counted.get(key, (0, 0, 0)))
+        TopicFigures(*key, round(pending.get(key, 0)), *counted.get(key, (0,) * 5))
         for key in sorted(set(pending) | set(counted))
     ]
 

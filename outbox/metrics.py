@@ -54,6 +54,8 @@ class OutboxCollector(Collector):
             (CounterMetricFamily, "processed", "Events that went through.", "processed"),
             (CounterMetricFamily, "errors", "Attempts that failed.", "errors"),
             (CounterMetricFamily, "retries", "Attempts after the first one.", "retries"),
+            (CounterMetricFamily, "skipped", "Events that people gave up.", "skipped"),
+            (CounterMetricFamily, "replaced", "Events for which people published an edited one.", "replaced"),
         ]
         for family, name, text, attribute in of_topics:
             metric = family(f"zenskar_outbox_{name}", text, labels=["subscriber", "topic"])

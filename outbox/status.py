@@ -21,16 +21,20 @@ class EventStatus(TextChoices):
     RETRYING = "retrying"
     BLOCKED = "blocked"
     PENDING = "pending"
+    SKIPPED = "skipped"
+    REPLACED = "replaced"
     PROCESSED = "processed"
 
 
-# Per subscriber: its open delivery's state; else pending beyond the cursor; else blocked behind a detour; else
-# processed. The moment is that of the delivery's resolution, else that of the first watermark past the position.
+# Per subscriber: its open delivery's state; else pending beyond the cursor; else blocked behind a detour; else what a
+# person decided instead of delivering it; else processed. The moment is that of the delivery's resolution, else that of
+# the first watermark past the position.
 STATUS_SQL: Final = """
 SELECT e.id, s.name,
        CASE WHEN d.id IS NOT NULL AND d.state <> 'resolved' THEN d.state
             WHEN l.position IS NULL OR l.position > n.cursor THEN 'pending'
             WHEN t.id IS NOT NULL AND e.sequence >= t.next_sequence THEN 'blocked'
+            WHEN d.resolution IN ('skipped', 'replaced') THEN d.resolution
             ELSE 'processed' END,
        l.position, COALESCE(d.attempts, 0), d.next_attempt_at, COALESCE(d.message, ''),
        COALESCE(d.resolved_at, (SELECT w.passed_at FROM outbox_watermark w
@@ -110,8 +114,8 @@ def wait_for(event_id: int, subscriber: str, timeout: float) -> EventStatus:
         timeout: seconds.
 
     Returns:
-        PROCESSED as soon as it is; RETRYING, BLOCKED or DEAD as soon as that is known, since it will not come by
-        waiting a little; PENDING when the time is over.
+        PROCESSED as soon as it is; SKIPPED or REPLACED when a person decided so; RETRYING, BLOCKED or DEAD as soon as
+        that is known, since it will not come by waiting a little; PENDING when the time is over.
 
     Raises:
         UnknownSubscriber: it does not exist in the database, or does not want the event, or there is no such event.

@@ -28,8 +28,10 @@ SELECT count(*) FILTER (WHERE d.id IS NULL AND l.position <= n.cursor),
          ORDER BY id DESC LIMIT %(most)s) e
   LEFT JOIN outbox_lane n ON n.subscription_id = %(subscriber)s AND n.lane = e.lane
   LEFT JOIN outbox_log l ON l.event_id = e.id
-  LEFT JOIN outbox_delivery d ON d.event_id = e.id AND d.subscription_id = %(subscriber)s
-       AND d.state IN ('retrying', 'dead')
+  LEFT JOIN LATERAL (SELECT id, state FROM outbox_delivery d
+                      WHERE d.event_id = e.id AND d.subscription_id = %(subscriber)s
+                        AND (d.state IN ('retrying', 'dead') OR d.resolution IN ('skipped', 'replaced'))
+                      ORDER BY d.id DESC LIMIT 1) d ON true
 """
 
 

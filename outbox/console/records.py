@@ -24,6 +24,8 @@ TONES: Final[dict[str, Tone]] = {
     "blocked": "warn",
     "pending": "plain",
     "processed": "good",
+    "skipped": "plain",
+    "replaced": "plain",
     "resolved": "good",
 }
 

@@ -132,7 +132,8 @@ class RelayProcess(models.Model):
 class TopicFigure(models.Model):
     """What a subscriber was given of one topic, counted since the subscription was made.
 
-    Each worker adds what it did once a second, after it is settled: one that dies leaves out its last second.
+    Each worker adds what it did once a second, after it is settled: one that dies leaves out its last second. What
+    people skipped and replaced is added with the decision.
     """
 
     subscription = models.ForeignKey(Subscription, on_delete=models.CASCADE)
@@ -140,6 +141,8 @@ class TopicFigure(models.Model):
     processed = models.BigIntegerField(default=0, db_default=0)
     errors = models.BigIntegerField(default=0, db_default=0)
     retries = models.BigIntegerField(default=0, db_default=0)
+    skipped = models.BigIntegerField(default=0, db_default=0)
+    replaced = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         db_table = "outbox_topic_figure"
