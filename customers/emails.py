@@ -37,6 +37,37 @@ def email_normalised(text: str) -> str:
     return _OUTSIDE_ASCII.sub(lambda match: match[0].lower(), normalised)
 
 
+def email_with_ascii_domain(text: str) -> str:
+    """The address with its domain as mail servers and many an API want it: ``a@bücher.example`` is
+    ``a@xn--bcher-kva.example`` (IDNA 2008). What is no address stays as it is."""
+    local, at, domain = text.rpartition("@")
+    return text if not at or domain.isascii() else f"{local}@{_domain_ascii(domain)}"
+
+
+def email_with_unicode_domain(text: str) -> str:
+    """The same address as people write it, and as it is kept here; of two spellings of one domain comes one."""
+    local, at, domain = text.rpartition("@")
+    return f"{local}@{_domain_unicode(domain)}" if at and "xn--" in domain.lower() else text
+
+
+@lru_cache(maxsize=4096)
+def _domain_ascii(domain: str) -> str:
+    try:
+        return str(_checked(f"a@{domain}").ascii_domain)
+    except ValueError:
+        return domain
+
+
+@lru_cache(maxsize=4096)
+def _domain_unicode(domain: str) -> str:
+    try:
+        found = str(_checked(f"a@{domain}").domain)
+    except ValueError:
+        return domain
+    # Only what leads back: nothing may be lost on the way.
+    return found if _domain_ascii(found) in (domain.lower(), found) else domain
+
+
 @lru_cache(maxsize=4096)
 def _domain_normalised(domain: str) -> str:
     return str(_checked(f"a@{domain}").domain)

@@ -101,6 +101,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     return _answer(request, 404, "not_found", "There is nothing at this address.")
 
 
+def method_not_allowed(request: HttpRequest, allow: str) -> HttpResponse:
+    """For views of Django's own, whose 405 is an empty page."""
+    answer = _answer(request, 405, "method_not_allowed", f"This address takes {allow or 'no method at all'}.")
+    answer["Allow"] = allow
+    return answer
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's ``handler500``."""
     return _answer(request, 500, "internal_error", "Something went wrong here; it has been logged.")

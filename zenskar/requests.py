@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 import structlog
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.urls import Resolver404, resolve
 from django_structlog.middlewares import RequestMiddleware
 
 from operations.audit import actor_of
 from operations.metrics import HTTP_DURATION, HTTP_REQUESTS
 from operations.problem_details import document_response
-from zenskar.problems import is_for_people, problem_of
+from zenskar.problems import is_for_people, method_not_allowed, problem_of
 
 
 class RequestLogMiddleware(RequestMiddleware):
@@ -48,13 +48,17 @@ class RequestLogMiddleware(RequestMiddleware):
 
 
 class ProblemMiddleware:
-    """Answers errors of plain views and of the console that have a meaning; others stay with Django's 500."""
+    """Answers errors of plain views and of the console that have a meaning; others stay with Django's 500. What Django
+    answers with an empty page becomes a problem too."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed) and not response.content:
+            return method_not_allowed(request, response["Allow"])
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if is_for_people(request):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
+from customers.emails import email_with_ascii_domain
 from customers.integrations import (
     Changes,
     Fields,
@@ -85,7 +86,10 @@ class StripeIntegration(Integration):
             return None
 
     def find(self, *, reference: str, email: str, sent: tuple[datetime, datetime], resume: str = "") -> Iterator[Found]:
-        return CreatedSearch(self._client.v1.customers, reference=reference, email=email, sent=sent).steps(resume)
+        search = CreatedSearch(
+            self._client.v1.customers, reference=reference, email=email_with_ascii_domain(email), sent=sent
+        )
+        return search.steps(resume)
 
     def list(self) -> Iterator[RemoteRecord]:
         with errors_translated():

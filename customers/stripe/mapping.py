@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from customers.emails import email_with_ascii_domain, email_with_unicode_domain
 from customers.integrations import Changes, Fields, RemoteRecord
 from customers.sync.fields import METADATA, fields_make
 from customers.values import ADDRESS_KEYS, METADATA_KEY_OURS
@@ -35,6 +36,9 @@ def update_body(*, changes: Changes) -> dict[str, Any]:
             body.setdefault("metadata", {})[field.removeprefix(METADATA)] = value or ""
         elif isinstance(value, dict):
             body[field] = {key: value.get(key, "") for key in ADDRESS_KEYS}
+        elif field == "email":
+            # Stripe takes no other letters than ASCII's in a domain.
+            body[field] = email_with_ascii_domain(str(value or ""))
         else:
             body[field] = value or ""
     return body
@@ -48,7 +52,7 @@ def record_of(customer: Mapping[str, Any], *, deleted: bool = False) -> RemoteRe
         remote_id=str(customer.get("id") or ""),
         fields=fields_make(
             name=customer.get("name"),
-            email=customer.get("email"),
+            email=email_with_unicode_domain(str(customer.get("email") or "")),
             phone=customer.get("phone"),
             address=address,
             metadata=metadata,

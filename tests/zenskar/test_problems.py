@@ -117,3 +117,20 @@ def test_it_makes_its_own_when_the_callers_is_not_plain(client: Client) -> None:
     response = client.get("/api/nothing", headers={"X-Correlation-ID": "a b<script>"})
 
     assert len(assert_problem(response, 404, "not_found")["correlation_id"]) == 36
+
+
+@pytest.mark.feature("A16")
+@pytest.mark.parametrize("method", ["TRACE", "PROPFIND"])
+def test_a_method_that_an_address_does_not_take_is_a_problem(client: Client, method: str) -> None:
+    answer = client.generic(method, "/")
+
+    assert (answer.status_code, answer["Content-Type"]) == (405, "application/problem+json")
+    assert answer.json()["code"] == "method_not_allowed"
+    assert "GET" in answer["Allow"]
+
+
+def test_people_get_a_page_for_it(client: Client) -> None:
+    answer = client.generic("TRACE", "/", headers={"Accept": "text/html"})
+
+    assert (answer.status_code, answer["Content-Type"]) == (405, "text/html; charset=utf-8")
+    assert "This address takes" in answer.content.decode()
