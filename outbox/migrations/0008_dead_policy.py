@@ -1,5 +1,6 @@
 """A dead consumed message may hold its aggregate back; giving up is a permission of its own."""
 
+from django.contrib.postgres.operations import AddConstraintNotValid
 from django.db import migrations, models
 
 
@@ -28,7 +29,7 @@ class Migration(migrations.Migration):
                 help_text="It is dead, and the later ones of its aggregate wait behind it.",
             ),
         ),
-        migrations.AddConstraint(
+        AddConstraintNotValid(
             model_name="parkedmessage",
             constraint=models.CheckConstraint(
                 condition=models.Q(("blocks", False), ("state", "dead"), _connector="OR"), name="outbox_parked_blocks"

@@ -1,6 +1,6 @@
 """The queue of an aggregate begins with a dead message that blocks it."""
 
-from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
+from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently, ValidateConstraint
 from django.db import migrations, models
 
 
@@ -22,4 +22,5 @@ class Migration(migrations.Migration):
             ),
         ),
         RemoveIndexConcurrently(model_name="parkedmessage", name="outbox_parked_queue"),
+        ValidateConstraint(model_name="parkedmessage", name="outbox_parked_blocks"),
     ]
