@@ -62,7 +62,8 @@ def customer_create(
         if not Customer.objects.insert_unless_taken([customer]):
             raise EmailTaken
         changed = [field for field in MUTABLE if fields[field]]
-        publish(customer_event(customer, type=CREATED, changed=changed, origin=origin, priority=priority))
+        event = customer_event(customer, type=CREATED, changed=changed, origin=origin, priority=priority)
+        customer.event_id = publish(event)
         return customer
 
     return _written(work)
@@ -99,7 +100,8 @@ def customer_update(
         for field in changed:
             setattr(customer, field, changes[field])
         _advance(customer, changed)
-        publish(customer_event(customer, type=UPDATED, changed=changed, origin=origin, priority=priority))
+        event = customer_event(customer, type=UPDATED, changed=changed, origin=origin, priority=priority)
+        customer.event_id = publish(event)
         return customer
 
     return _written(work)
@@ -124,7 +126,8 @@ def customer_delete(
         customer = _locked(customer_id, if_version)
         customer.deleted_at = timezone.now()
         _advance(customer, ["deleted_at"])
-        publish(customer_event(customer, type=DELETED, changed=["deleted"], origin=origin, priority=priority))
+        event = customer_event(customer, type=DELETED, changed=["deleted"], origin=origin, priority=priority)
+        customer.event_id = publish(event)
         return customer
 
     return _written(work)

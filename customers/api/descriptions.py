@@ -30,6 +30,13 @@ _IF_MATCH: Final = OpenApiParameter(
 _IF_NONE_MATCH: Final = OpenApiParameter(
     "If-None-Match", str, OpenApiParameter.HEADER, description="An ETag; 304 when the representation is still that one."
 )
+_EVENT_ID: Final = OpenApiParameter(
+    "X-Event-Id",
+    int,
+    OpenApiParameter.HEADER,
+    response=[200, 201, 204],
+    description="The event of this change; give it to a read model as wait_for. Absent when nothing was changed.",
+)
 _FILTERS: Final = [
     OpenApiParameter("email", str, description="exactly this e-mail, in any case"),
     OpenApiParameter("name", str, description="names that begin so, in any case"),
@@ -101,6 +108,7 @@ customers: Final = extend_schema_view(
         summary="Create a customer",
         description="The customer and its event are written together; integrations follow in the background.",
         tags=_TAGS,
+        parameters=[_EVENT_ID],
         request=CustomerCreate,
         responses=answers({201: CustomerOutput}, 400, 409, 413, 415),
         examples=[_INPUT, _OUTPUT],
@@ -123,7 +131,7 @@ customer: Final = extend_schema_view(
         description="Fields that are left out are cleared; read-only ones are ignored. Without a difference nothing "
         "is written and nothing published.",
         tags=_TAGS,
-        parameters=[_ID, _IF_MATCH],
+        parameters=[_ID, _IF_MATCH, _EVENT_ID],
         request=CustomerReplace,
         responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
         examples=[_INPUT, _OUTPUT],
@@ -133,7 +141,7 @@ customer: Final = extend_schema_view(
         summary="Change a customer",
         description="Fields that are left out stay; address and metadata are replaced as a whole.",
         tags=_TAGS,
-        parameters=[_ID, _IF_MATCH],
+        parameters=[_ID, _IF_MATCH, _EVENT_ID],
         request=CustomerChange,
         responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
         examples=[OpenApiExample("Another name", {"name": "John Roe"}, request_only=True), _OUTPUT],
@@ -143,7 +151,7 @@ customer: Final = extend_schema_view(
         summary="Delete a customer",
         description="Terminal: the e-mail is free again, the record stays, and a second time is answered with 410.",
         tags=_TAGS,
-        parameters=[_ID, _IF_MATCH],
+        parameters=[_ID, _IF_MATCH, _EVENT_ID],
         request=None,
         responses=answers({204: None}, 400, 404, 410, 412),
     ),

@@ -114,8 +114,8 @@ class CustomerDetailView(CustomerView):
     def delete(self, request: Request, customer_id: str) -> Response:
         require(request, "customers.delete_customer")
         versions = versions_of_if_match(request.headers.get("If-Match"))
-        customer_delete(customer_id=id_of(customer_id), if_version=versions, origin="api")
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        customer = customer_delete(customer_id=id_of(customer_id), if_version=versions, origin="api")
+        return Response(status=status.HTTP_204_NO_CONTENT, headers=_event(customer))
 
     def _update(self, request: Request, customer_id: str, serializer: CustomerInput) -> Response:
         require(request, "customers.change_customer")
@@ -154,7 +154,12 @@ def _answer(
 ) -> Response:
     body = body or customer_representation(customer)
     tag = etag(customer.version, body["integrations"])
-    return Response(body, status=status, headers={"ETag": tag, **UNCACHED, **(headers or {})})
+    return Response(body, status=status, headers={"ETag": tag, **UNCACHED, **_event(customer), **(headers or {})})
+
+
+def _event(customer: Customer) -> dict[str, str]:
+    """The event of the change just made, for ``?wait_for=``; without a change there is nothing to wait for."""
+    return {} if customer.event_id is None else {"X-Event-Id": str(customer.event_id)}
 
 
 def _link(request: Request, cursor: str | None) -> str | None:

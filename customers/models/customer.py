@@ -106,6 +106,9 @@ class Customer(models.Model):
     deleted_at = models.DateTimeField(null=True, blank=True)
     erased_at = models.DateTimeField(null=True, blank=True, help_text="when its personal data was erased")
 
+    event_id: int | None = None
+    """Of the event that told of the change just made with this instance; not a column."""
+
     objects = CustomerQuerySet.as_manager()
 
     class Meta:

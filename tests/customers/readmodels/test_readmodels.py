@@ -172,6 +172,26 @@ def test_a_client_reads_its_own_writes(api: Api, by: str) -> None:
     assert seen == [["Ada"]]
 
 
+def test_answers_to_changes_name_the_event_to_wait_for(api: Api) -> None:
+    created = api.post("/api/v1/customers/", {"name": "Ada", "email": "ada@example.com"}, Idempotency_Key="once")
+    address = f"/api/v1/customers/{created.json()['id']}"
+    again = api.post("/api/v1/customers/", {"name": "Ada", "email": "ada@example.com"}, Idempotency_Key="once")
+    changed = api.patch(address, {"name": "Ada King"})
+    unchanged = api.patch(address, {"name": "Ada King"})
+    read = api.get(address)
+    projections_run_once()
+    found = names(api.get(f"{DIRECTORY}?q=king&wait_for={changed['X-Event-Id']}"))
+    deleted = api.delete(address)
+    projections_run_once()
+
+    written = [answer["X-Event-Id"] for answer in (created, changed, deleted)]
+    assert written == [str(pk) for pk in StoredEvent.objects.order_by("id").values_list("id", flat=True)]
+    assert again["X-Event-Id"] == created["X-Event-Id"]
+    assert [answer.has_header("X-Event-Id") for answer in (unchanged, read)] == [False, False]
+    assert found == ["Ada King"]
+    assert names(api.get(f"{DIRECTORY}?wait_for={deleted['X-Event-Id']}")) == []
+
+
 def test_it_says_that_an_event_cannot_take_effect(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = customer_create(name="Ada")
     customer_update(customer_id=ada.pk, changes={"name": "Eve"})
