@@ -14,10 +14,12 @@ class CustomersConfig(AppConfig):
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
         from customers.sync.conf import sync_settings
+        from customers.sync.life import SyncLife, WebhooksLife
         from customers.sync.tiles import tile_register
         from customers.sync.troubles import troubles_register
         from customers.sync.trying_again import RetryFailedSyncs
         from operations.aggregate_pages import aggregate_page_register
+        from operations.life.sources import register
         from operations.long_actions import kinds
 
         aggregate_page_register("customer", "admin:customers_customer_change")
@@ -27,3 +29,5 @@ class CustomersConfig(AppConfig):
         tile_register()
         troubles_register()
         kinds.register(RetryFailedSyncs())
+        register(SyncLife())
+        register(WebhooksLife())

@@ -18,6 +18,7 @@ from operations.alerts import admin as alerts  # noqa: F401 - registers itself
 from operations.audit import actor_of
 from operations.console import RecordAdmin, badge, json_block, moment, number_of
 from operations.keys import apikey_revoke
+from operations.life.sources import CORRELATION, Name
 from operations.long_actions import admin as long_actions  # noqa: F401 - registers itself
 from operations.models import ApiKey, AuditEntry
 from operations.strict_lists import StrictListMixin
@@ -142,6 +143,9 @@ class AuditEntryAdmin(RecordAdmin):
     fields = ("at", "actor", "action", "target", "detail_block", "correlation_id")
     ordering = ("-pk",)
     defer_in_list = ("detail",)
+
+    def life_of(self, record: AuditEntry) -> Name | None:
+        return Name(CORRELATION, record.correlation_id) if record.correlation_id else None
 
     @admin.display(description="Detail")
     def detail_block(self, entry: AuditEntry) -> SafeString | str:

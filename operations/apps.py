@@ -26,6 +26,8 @@ class OperationsConfig(AppConfig):
         from operations.database import tile
         from operations.database.metrics import DatabaseCollector
         from operations.idempotency.conf import idempotency_settings
+        from operations.life import own
+        from operations.life.sources import register
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 
@@ -40,6 +42,8 @@ class OperationsConfig(AppConfig):
         metrics.SCRAPED.register(DatabaseCollector())
         metrics.SCRAPED.register(TroubleCollector())
         register_own()
+        register(own.Calls())
+        register(own.Audit())
         overview.register("API keys", tiles.access, permission="operations.view_apikey", order=90)
         post_migrate.connect(roles.roles_restate)
         user_logged_in.connect(logins.record_login)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from django.contrib.admin import AdminSite, ChoicesFieldListFilter, ShowFacets
+from django.contrib.admin import AdminSite, ChoicesFieldListFilter, ShowFacets, display
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
@@ -19,6 +19,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from operations import overview
+from operations.life.links import life_link, life_url
+from operations.life.sources import Name
 from operations.logins import ConsoleLoginForm
 from operations.models import AuditEntry
 from operations.pagination import CheapPaginator
@@ -149,6 +151,7 @@ class RecordAdmin(StrictListMixin):
             "title": title[:1].upper() + title[1:],
             "plural": self._plural(),
             "page_actions": self._offered(request, object_id),
+            "life_url": self._life_url(request, object_id),
             "checkbox_name": ACTION_CHECKBOX_NAME,
             **(extra_context or {}),
         }
@@ -158,6 +161,19 @@ class RecordAdmin(StrictListMixin):
         silent = {field.name: "" for field in self.model._meta.get_fields() if hasattr(field, "help_text")}
         kwargs = {"labels": self.labels, "help_texts": {**silent, **self.help_texts}, **kwargs}
         return super().get_form(request, obj, change=change, **kwargs)
+
+    def life_of(self, record: Any) -> Name | None:
+        """The name under which the life of a record is found; its page and the list lead there."""
+        return None
+
+    @display(description="Life")
+    def life_column(self, record: Any) -> SafeString | str:
+        name = self.life_of(record)
+        return NOTHING if name is None else life_link(name.kind, name.value, "Life")
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = super().get_list_display(request)
+        return shown if type(self).life_of is RecordAdmin.life_of else (*shown, "life_column")
 
     def offers(self, request: HttpRequest, action: str, record: Any) -> bool:
         """Whether an action makes sense for this record; what a person may do is looked after elsewhere."""
@@ -174,6 +190,13 @@ class RecordAdmin(StrictListMixin):
     def _plural(self) -> str:
         plural = self.plural or str(self.model._meta.verbose_name_plural)
         return plural[:1].upper() + plural[1:]
+
+    def _life_url(self, request: HttpRequest, object_id: str | None) -> str:
+        if object_id is None or type(self).life_of is RecordAdmin.life_of:
+            return ""
+        record = self.get_object(request, object_id)
+        name = None if record is None else self.life_of(record)
+        return "" if name is None else life_url(name)
 
     def _offered(self, request: HttpRequest, object_id: str | None) -> list[tuple[str, str, bool]]:
         """Actions for the page of a record: name, text, and whether it cannot be undone."""

@@ -12,6 +12,7 @@ class OutboxConfig(AppConfig):
 
     def ready(self) -> None:
         from operations import overview
+        from operations.life.sources import register as life_register
         from operations.long_actions import kinds
         from operations.metrics import SCRAPED
         from operations.troubles import sources
@@ -19,8 +20,10 @@ class OutboxConfig(AppConfig):
         from outbox.conf import kafka_settings, outbox_settings
         from outbox.consuming.collector import ConsumerCollector
         from outbox.consuming.conf import consumer_settings
+        from outbox.consuming.life import ConsumedLife
         from outbox.consuming.operation import RedriveConsumed
         from outbox.consuming.troubles import ConsumedDeadLetters
+        from outbox.life import DeliveriesLife, LogLife
         from outbox.metrics import OutboxCollector
         from outbox.readiness import relay_register
         from outbox.replays import ReplayDeliveries
@@ -38,3 +41,5 @@ class OutboxConfig(AppConfig):
         kinds.register(RedriveConsumed())
         sources.register(DeadDeliveries())
         sources.register(ConsumedDeadLetters())
+        for source in (LogLife(), DeliveriesLife(), ConsumedLife()):
+            life_register(source)

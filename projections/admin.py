@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from operations.audit import actor_of
 from operations.console import RecordAdmin, badge
 from operations.errors import ProblemError
+from operations.life.sources import Name
 from operations.overview import Tone
 from operations.posted import posted_text
 from projections.access import RESOLVE, SEE_DETAIL
@@ -96,6 +97,9 @@ class FailureAdmin(RecordAdmin):
         # For the blocks below, which do not get the request.
         self._with_detail = request.user.has_perm(SEE_DETAIL)
         return super().get_fields(request, obj)
+
+    def life_of(self, record: Failure) -> Name:
+        return Name("event", str(record.event_id))
 
     @admin.action(description="Try again now", permissions=["resolve"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:

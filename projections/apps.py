@@ -13,12 +13,14 @@ class ProjectionsConfig(AppConfig):
     def ready(self) -> None:
         from operations import overview
         from operations.alerts import sources as alert_sources
+        from operations.life.sources import register as life_register
         from operations.long_actions.kinds import register
         from operations.metrics import SCRAPED
         from operations.troubles import sources
         from projections import alerts, checks  # noqa: F401 - the checks register themselves
         from projections.conf import projection_settings
         from projections.console.tile import read_models
+        from projections.life import ReadModelsLife
         from projections.metrics import ProjectionsCollector
         from projections.replaying import ReplayKind
         from projections.troubles import ManualFailures
@@ -30,3 +32,4 @@ class ProjectionsConfig(AppConfig):
         sources.register(ManualFailures())
         SCRAPED.register(ProjectionsCollector())
         alert_sources.register("projections", alerts.conditions)
+        life_register(ReadModelsLife())

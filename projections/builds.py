@@ -7,6 +7,7 @@ after another one claimed the build finds another epoch and changes nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 # Any number that nobody else locks in this database.
 LOCK_KEY: Final = 7_203_411_580_364_202
+MARK_SECONDS: Final = 1.0
 
 # SKIP LOCKED: a build whose row is locked is being worked on, whatever its lease says. A build that is taken from
 # somebody who did not give it back gets a strike: that worker died or was suspended, perhaps of the next event.
@@ -63,6 +65,13 @@ UPDATE projections_build
        lease_until = clock_timestamp() + %(seconds)s * interval '1 second'
  WHERE id = %(build)s
 """
+# The history behind the moment at which an event took effect: at most one row each second in which the build moved.
+# Written after the commit, so that no moment is early.
+MARK_SQL: Final = """
+INSERT INTO projections_mark (build_id, position, passed_at)
+SELECT id, cursor, clock_timestamp() FROM projections_build WHERE id = %(build)s AND cursor > 0
+ON CONFLICT DO NOTHING
+"""
 # Work that has cost workers their life is counted before it starts, in a transaction of its own.
 START_SQL: Final = """
 UPDATE projections_build SET attempts = attempts + 1 WHERE id = %(build)s AND epoch = %(epoch)s RETURNING attempts
@@ -81,6 +90,8 @@ class HeldBuild:
         strikes: leases on it that ended badly, until the place where that happened was passed.
         detours: whether aggregates of it were on a detour when its row was locked last. Only its holder makes detours.
         careful: positions that are still to be read in small steps before that place is passed for sure.
+        marked: the position of the last mark that we made.
+        marked_at: when that was, by the monotonic clock.
     """
 
     id: int
@@ -90,6 +101,8 @@ class HeldBuild:
     strikes: int
     detours: bool = True
     careful: int = 0
+    marked: int = -1
+    marked_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +158,12 @@ def build_claim(projection: Projection, build_id: int, *, owner: str, seconds: f
     with connection.cursor() as cursor:
         cursor.execute(CLAIM_SQL, {"build": build_id, "owner": owner, "seconds": seconds})
         row = cursor.fetchone()
-    return HeldBuild(build_id, projection, *row) if row else None
+    if row is None:
+        return None
+    held = HeldBuild(build_id, projection, *row)
+    # Whoever had it before has marked this place.
+    held.marked = held.cursor
+    return held
 
 
 def build_release(held: HeldBuild) -> None:
@@ -190,6 +208,16 @@ def build_move(held: HeldBuild, progress: Progress, *, seconds: float) -> None:
     }
     with connection.cursor() as cursor:
         cursor.execute(MOVE_SQL, values)
+
+
+def build_mark(held: HeldBuild, *, is_last: bool = False) -> None:
+    """Note that the build has come so far, if it has moved; at most once a second, or when we leave it."""
+    now = time.monotonic()
+    if held.cursor == held.marked or not (is_last or now - held.marked_at >= MARK_SECONDS):
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(MARK_SQL, {"build": held.id})
+    held.marked, held.marked_at = held.cursor, now
 
 
 def build_start(held: HeldBuild) -> int:

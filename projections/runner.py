@@ -27,6 +27,7 @@ from projections.builds import (
     Progress,
     build_claim,
     build_fenced,
+    build_mark,
     build_move,
     build_release,
     build_start,
@@ -94,8 +95,9 @@ class BuildRunner:
     def release(self) -> None:
         """Give the build back."""
         if self._held is not None:
-            build_release(self._held)
-            self._held = None
+            held, self._held = self._held, None
+            build_release(held)
+            build_mark(held, is_last=True)
 
     def step(self, *, upto: int = END) -> int:
         """Serve what is due, apply one batch; how much was done.
@@ -113,7 +115,10 @@ class BuildRunner:
         try:
             self._prepare_session()
             done = retries_serve(held, batch=self._batch, seconds=self._seconds) if held.detours else 0
-            return done + self._next(held, upto)
+            done += self._next(held, upto)
+            if not connection.in_atomic_block:
+                build_mark(held)
+            return done
         except BaseException:
             # What is in memory may differ from what was committed.
             self._held = None

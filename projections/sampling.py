@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from projections.builds import LOCK_KEY
 from projections.health import BuildHealth, builds_health
-from projections.models import Minute
+from projections.models import Mark, Minute
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,7 @@ def health_sample_once() -> int:
         for one in found:
             _sample(cursor, one)
         Minute.objects.filter(minute__lt=timezone.now() - KEPT).delete()
+        Mark.objects.filter(passed_at__lt=timezone.now() - KEPT).delete()
     return len(found)
 
 

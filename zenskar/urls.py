@@ -31,6 +31,7 @@ apps: list[URLPattern | URLResolver] = [
     path("", include("operations.database.urls")),
     path("", include("operations.api.urls")),
     path("", include("operations.troubles.urls")),
+    path("", include("operations.life.urls")),
 ]
 
 if settings.PETSTORE:

@@ -26,6 +26,7 @@ from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, RecordAdmin, badge, json_block, number_of, record_link, words
+from operations.life.sources import Name
 from operations.overview import Tone
 
 AT_ONCE: Final = 100
@@ -132,6 +133,9 @@ class CustomerAdmin(RecordAdmin):
             return queryset.filter(pk__in=linked), False
         # In the order of the index of names: many names may begin so, and sorting them all by age takes seconds.
         return queryset.with_name_prefix(term).order_by(name_key(), "pk"), False
+
+    def life_of(self, record: Customer) -> Name:
+        return Name("customer", str(record.pk))
 
     @admin.display(description="State")
     def presence(self, customer: Customer) -> SafeString:

@@ -72,6 +72,8 @@ class SyncRequest(models.Model):
         indexes = [
             # The requests of a state, newest first. Serves the foreign key too.
             models.Index("state", F("id").desc(), name="syncrequest_by_state"),
+            # The requests that came of one request or task, in their order.
+            models.Index("correlation_id", "id", condition=~Q(correlation_id=""), name="syncrequest_by_correlation"),
             # The console's list of requests in flight, newest first; and the oldest of them, for alarms.
             models.Index(F("id").desc(), condition=Q(resolved_at__isnull=True), name="syncrequest_in_flight"),
             # The console's list by an outcome that is not the usual one.

@@ -6,6 +6,8 @@ from django.db import models
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
+from customers.models.sync_requests import SyncRequest
+
 
 class WebhookQuerySet(QuerySet["Webhook"]):
     """Sets of webhooks."""
@@ -38,6 +40,15 @@ class Webhook(models.Model):
     processed_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.PENDING)
     reason = models.CharField(max_length=255, blank=True, help_text="why it was ignored")
+    caused_by = models.ForeignKey(
+        SyncRequest,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        db_index=False,
+        related_name="webhooks",
+        help_text="the request of ours that it tells of",
+    )
 
     objects = WebhookQuerySet.as_manager()
 
@@ -60,6 +71,10 @@ class Webhook(models.Model):
             models.Index("remote_id", F("id").desc(), name="webhook_by_remote_id"),
             # The console's exact search by event id without the integration.
             models.Index("event_id", name="webhook_by_event_id"),
+            # The webhooks that a request of ours caused, and that a request brought in. The first one serves the
+            # foreign key too.
+            models.Index("caused_by", condition=Q(caused_by__isnull=False), name="webhook_by_cause"),
+            models.Index("correlation_id", condition=~Q(correlation_id=""), name="webhook_by_correlation"),
         ]
         verbose_name = "webhook"
 

@@ -27,6 +27,7 @@ from operations.console import (
     record_link,
     words,
 )
+from operations.life.sources import Name
 from operations.overview import Tone
 
 _TONES: dict[str, Tone] = {
@@ -102,6 +103,11 @@ class SyncStateAdmin(RecordAdmin):
         ),
     )
 
+    def life_of(self, record: SyncState) -> Name:
+        if record.customer_id is None:
+            return Name("remote", str(record.remote_id))
+        return Name("customer", str(record.customer_id))
+
     @admin.display(description="Status")
     def state(self, row: SyncState) -> SafeString:
         return badge(words(row.get_status_display()), _TONES.get(row.status, "plain"))
@@ -169,6 +175,9 @@ class SyncRequestAdmin(RecordAdmin):
         ("error_code", "error_message"),
     )
 
+    def life_of(self, record: SyncRequest) -> Name:
+        return Name("request", record.key)
+
     @admin.display(description="Sync state")
     def state_link(self, row: SyncRequest) -> SafeString | str:
         return record_link(row.state)
@@ -201,6 +210,7 @@ class WebhookAdmin(RecordAdmin):
         ("integration", "mode"),
         ("type", "event_id"),
         "remote_link",
+        "cause",
         "state",
         ("received_at", "processed_at"),
         "payload_block",
@@ -209,6 +219,13 @@ class WebhookAdmin(RecordAdmin):
     @admin.display(description="Account")
     def mode(self, row: Webhook) -> str:
         return _account(row)
+
+    def life_of(self, record: Webhook) -> Name:
+        return Name("webhook", record.event_id)
+
+    @admin.display(description="Request of ours that caused it")
+    def cause(self, row: Webhook) -> SafeString | str:
+        return record_link(row.caused_by)
 
     @admin.display(description="Remote record")
     def remote_link(self, row: Webhook) -> SafeString | str:

@@ -22,6 +22,8 @@ from customers.sync.looking_again import states_look_again
 from customers.sync.resolutions import Side, conflict_resolve, conflict_sides, conflicts_resolve
 from operations.audit import actor_of
 from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, number_of, record_link, words
+from operations.life.links import life_url
+from operations.life.sources import Name
 from operations.models import AuditEntry
 from operations.posted import posted_text
 
@@ -135,6 +137,9 @@ class ConflictAdmin(RecordAdmin):
             "title": _sentence(str(conflict)),
             "conflict": conflict,
             "state": state,
+            "life_url": life_url(
+                Name("customer", str(state.customer_id)) if state.customer_id else Name("remote", str(state.remote_id))
+            ),
             "is_open": is_open,
             "sides": [
                 ("Agreed before", json_block(conflict.base)),

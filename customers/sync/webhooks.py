@@ -110,6 +110,7 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
             verdict = verdicts.of(webhook)
             webhook.outcome = Webhook.Outcome.IGNORED if verdict.reason else Webhook.Outcome.POKED
             webhook.reason = verdict.reason
+            webhook.caused_by = verdicts.request_behind(webhook)
             webhook.processed_at = Now()
             if verdicts.is_erased(webhook):
                 webhook.payload = ERASED_BODY
@@ -117,7 +118,7 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
         if poked:
             SyncState.objects.filter(pk__in=poked).look_again(priority=Priority.WEBHOOK)
             verdicts.write_causes()
-        columns = ["outcome", "reason", "processed_at"]
+        columns = ["outcome", "reason", "caused_by", "processed_at"]
         Webhook.objects.bulk_update(batch, [*columns, "payload"] if verdicts.erased else columns)
         return [verdicts.cause(webhook)[0] for webhook in batch]
 
@@ -170,9 +171,13 @@ class _Verdicts:
         state = self._by_remote.get(key)
         return self._reference(webhook) in self.erased or (state is not None and state.customer_id in self.erased)
 
+    def request_behind(self, webhook: Webhook) -> SyncRequest | None:
+        """The request of ours that a webhook tells of, if it is one."""
+        return self._requests.get(self._read[webhook.pk][1])
+
     def cause(self, webhook: Webhook) -> tuple[str, str]:
         """Correlation id and trace of what a webhook tells: of our own request, else of the one that brought it."""
-        found = self._requests.get(self._read[webhook.pk][1]) or webhook
+        found = self.request_behind(webhook) or webhook
         return found.correlation_id, found.traceparent
 
     def write_causes(self) -> None:

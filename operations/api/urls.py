@@ -4,10 +4,11 @@ from typing import Any, Final
 
 from django.urls import URLPattern, path
 
-from operations.api import operations, troubles
+from operations.api import life, operations, troubles
 
 PREFIX: Final = "api/v1/admin/operations"
 TROUBLES: Final = "api/v1/admin/troubles"
+LIFE: Final = "api/v1/admin/life"
 _ONE: Final = f"{PREFIX}/<str:operation_id>"
 
 
@@ -29,4 +30,5 @@ urlpatterns: list[URLPattern] = [
     *_paths(f"{TROUBLES}/groups", troubles.GroupListView, "trouble-groups"),
     *_paths(f"{TROUBLES}/retries", troubles.RetryView, "trouble-retries"),
     *_paths(f"{TROUBLES}/notes", troubles.NoteView, "trouble-notes"),
+    *_paths(LIFE, life.LifeView, "life"),
 ]

@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 from django.db import connection
 
+from operations.correlation import correlation_id
 from operations.idempotency.conf import idempotency_settings
 from operations.idempotency.errors import KeyInFlight, KeyReused
 
@@ -33,9 +34,11 @@ WITH known AS MATERIALIZED (
 ), quick AS MATERIALIZED (
   SELECT set_config('synchronous_commit', 'off', true) WHERE NOT EXISTS (SELECT 1 FROM known)
 ), made AS (
-  INSERT INTO operations_idempotency (actor, key, method, route, fingerprint, token, lease_until, expires_at)
+  INSERT INTO operations_idempotency (actor, key, method, route, fingerprint, token, lease_until, expires_at,
+                                      correlation_id)
   SELECT %(actor)s, %(key)s, %(method)s, %(route)s, %(fingerprint)s, %(token)s,
-         clock_timestamp() + make_interval(secs => %(lease)s), clock_timestamp() + make_interval(secs => %(life)s)
+         clock_timestamp() + make_interval(secs => %(lease)s), clock_timestamp() + make_interval(secs => %(life)s),
+         %(correlation)s
     FROM quick
   ON CONFLICT (actor, key, method, route) DO NOTHING
   RETURNING id
@@ -170,6 +173,7 @@ def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
         "token": token,
         "lease": config.lease,
         "life": config.life,
+        "correlation": correlation_id(),
     }
     with connection.cursor() as cursor:
         # A row that comes or goes meanwhile sends us round again; nobody is that unlucky for long.

@@ -26,6 +26,7 @@ class IdempotencyKey(models.Model):
     headers = models.JSONField(default=dict, db_default={})
     body = models.BinaryField(default=b"", db_default=b"")
     subject = models.CharField(max_length=200, blank=True, default="", db_default="")
+    correlation_id = models.CharField(max_length=128, blank=True, default="", db_default="")
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
 
@@ -44,6 +45,10 @@ class IdempotencyKey(models.Model):
             models.Index(fields=["expires_at"], name="operations_idempotency_expired"),
             # Serves the erasure of a person: the answers that speak of them.
             models.Index(fields=["subject"], condition=~Q(subject=""), name="operations_idempotency_about"),
+            # Serves the life of a request.
+            models.Index(
+                fields=["correlation_id"], condition=~Q(correlation_id=""), name="operations_idempotency_cause"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -19,6 +19,8 @@ from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
 from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, words
+from operations.life.links import life_url
+from operations.life.sources import Name
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
@@ -47,6 +49,9 @@ class ParkedMessageAdmin(RecordAdmin):
     ordering = ("-id",)
     defer_in_list = ("key", "value", "headers", "traceback")
     actions = ("redrive", "plan", "discard")
+
+    def life_of(self, record: ParkedMessage) -> Name:
+        return Name("event", record.event_id)
 
     @admin.display(description="status")
     def status(self, parked: ParkedMessage) -> SafeString:
@@ -115,6 +120,7 @@ class ParkedMessageAdmin(RecordAdmin):
             "parked": parked,
             "tone": _tone(parked),
             "is_dead": parked.state == ParkedState.DEAD,
+            "life_url": life_url(self.life_of(parked)),
             "waiting": waiting_behind(parked),
             "readable": readable,
             "payload": _payload(parked, readable=readable),

@@ -20,6 +20,8 @@ from operations.audit import actor_of
 from operations.console import RecordAdmin, WordsFilter, badge, json_block, words
 from operations.errors import MalformedBody
 from operations.json_bodies import parsed
+from operations.life.links import life_url
+from operations.life.sources import Name
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
@@ -65,6 +67,9 @@ class DeliveryAdmin(RecordAdmin):
     ordering = ("-id",)
     defer_in_list = ("envelope", "traceback", "message")
     actions = ("retry", "skip")
+
+    def life_of(self, record: Delivery) -> Name:
+        return Name("event", str(record.event_id))
 
     @admin.display(description="aggregate id")
     def about(self, delivery: Delivery) -> SafeString | str:
@@ -150,6 +155,7 @@ class DeliveryAdmin(RecordAdmin):
             "tone": _tone(delivery),
             "about": aggregate_link(delivery.aggregate_type, delivery.aggregate_id),
             "is_open": delivery.state in OPEN,
+            "life_url": life_url(self.life_of(delivery)),
             "attempts": [
                 (one, "good" if one.outcome == "delivered" else "bad")
                 for one in delivery.timeline.order_by("-id")[:ATTEMPTS_SHOWN]

@@ -13,6 +13,8 @@ from django.utils.safestring import SafeString
 
 from operations.aggregate_pages import aggregate_link
 from operations.console import NOTHING, RecordAdmin, badge, json_block, words
+from operations.life.links import life_link
+from operations.life.sources import CORRELATION, Name
 from operations.overview import Tone
 from outbox.masking import may_read_payload, payload_masked
 from outbox.models import Lane, StoredEvent
@@ -53,7 +55,7 @@ class EventAdmin(RecordAdmin):
         "lane",
         "schema_version",
         "origin",
-        "correlation_id",
+        "correlation",
         "causation_id",
         "traceparent",
         "created_at",
@@ -83,6 +85,13 @@ class EventAdmin(RecordAdmin):
     @admin.display(description="aggregate id")
     def about(self, event: StoredEvent) -> SafeString | str:
         return aggregate_link(event.aggregate_type, event.aggregate_id)
+
+    def life_of(self, record: StoredEvent) -> Name:
+        return Name("event", str(record.pk))
+
+    @admin.display(description="correlation id")
+    def correlation(self, event: StoredEvent) -> SafeString | str:
+        return life_link(CORRELATION, event.correlation_id, event.correlation_id) or NOTHING
 
     @admin.display(description="status")
     def status(self, event: StoredEvent) -> SafeString:

@@ -41,6 +41,12 @@ class StoredEvent(models.Model):
             models.Index(fields=["aggregate_type", "aggregate_id", "sequence"], name="outbox_event_aggregate"),
             # Serves the search for the id that the outside world knows.
             models.Index(fields=["uid"], name="outbox_event_uid"),
+            # Serves the life of a request: the first events of a correlation id.
+            models.Index(
+                fields=["correlation_id", "id"],
+                condition=~models.Q(correlation_id=""),
+                name="outbox_event_correlation",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from projections.models.build import Build, BuildState
 from projections.models.failure import Detour, Failure, FailureAttempt, FailureState, Strategy
+from projections.models.mark import Mark
 from projections.models.minute import Minute
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Failure",
     "FailureAttempt",
     "FailureState",
+    "Mark",
     "Minute",
     "Strategy",
 ]
