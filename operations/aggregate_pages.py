@@ -8,6 +8,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from operations.life.links import life_link
+
 _pages: Final[dict[str, str]] = {}
 
 
@@ -22,8 +24,8 @@ def aggregate_page_register(aggregate_type: str, page: str) -> None:
 
 
 def aggregate_link(aggregate_type: str, aggregate_id: str) -> SafeString | str:
-    """The id, as a link if some app shows such things."""
+    """The id, as a link to its page if some app shows such things, else to its life."""
     page = _pages.get(aggregate_type)
-    return (
-        format_html('<a href="{}">{}</a>', reverse(page, args=[aggregate_id]), aggregate_id) if page else aggregate_id
-    )
+    if page is None:
+        return life_link(aggregate_type, aggregate_id, aggregate_id)
+    return format_html('<a href="{}">{}</a>', reverse(page, args=[aggregate_id]), aggregate_id)

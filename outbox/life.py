@@ -21,6 +21,7 @@ from outbox.models.delivery import Outcome
 from outbox.status import EventStatus, SubscriberStatus, events_statuses, worst_status
 
 EVENT: Final = "event"
+OVER: Final = (EventStatus.PROCESSED, EventStatus.SKIPPED, EventStatus.REPLACED)
 LARGEST: Final = 20_000
 """Characters of a payload that is shown; larger ones are on the page of their event."""
 
@@ -119,7 +120,8 @@ class DeliveriesLife(LifeSource):
         events = {event.id: event for event in events_of(thread)[0]}
         # By outbox_delivery_event, and by outbox_attempt_event.
         failed, failed_more = first_of(
-            Delivery.objects.filter(event_id__in=events).only("event_id", "subscription_id", "state"), "event_id"
+            Delivery.objects.filter(event_id__in=events).only("event_id", "subscription_id", "state", "resolved_at"),
+            "event_id",
         )
         tried, tried_more = first_of(DeliveryAttempt.objects.filter(event_id__in=events), "event_id", "id")
         rows = {(one.event_id, one.subscription_id): one for one in failed}
@@ -228,12 +230,13 @@ def _cause(event: LivedEvent) -> list[Name]:
 
 
 def _delivery(event: LivedEvent, one: SubscriberStatus, row: Delivery | None) -> Entry:
-    is_over = one.status is EventStatus.PROCESSED
+    is_over = one.status in OVER
     # When it went through is kept for a while only; that it did is known for ever.
-    at = (one.processed_at or event.created_at) if is_over else None
+    resolved = row.resolved_at if row is not None else None
+    at = (resolved or one.processed_at or event.created_at) if is_over else None
     said = one.message if one.status is not EventStatus.PROCESSED else ""
     again = f"again at {one.next_attempt_at:%Y-%m-%d %H:%M:%S}" if one.next_attempt_at else ""
-    unknown = "when is not kept any more" if is_over and one.processed_at is None else ""
+    exact = "" if resolved else "by then at the latest" if one.processed_at else "when is not kept any more"
     return Entry(
         kind="delivery",
         id=f"{event.id}/{one.subscriber}",
@@ -242,7 +245,7 @@ def _delivery(event: LivedEvent, one: SubscriberStatus, row: Delivery | None) ->
         state=one.status.value,
         tone=TONES[one.status.value],
         attempts=one.attempts or None,
-        text="; ".join(filter(None, (said, again, unknown))),
+        text="; ".join(filter(None, (said, again, exact if is_over else ""))),
         url=_delivery_url(row),
         about=[Name(EVENT, str(event.id))],
     )

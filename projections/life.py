@@ -78,7 +78,6 @@ class ReadModelsLife(LifeSource):
 
 def _standing(event: LivedEvent, projection: str, state: str, at: datetime | None) -> Entry:
     is_applied = state == "applied"
-    # When it took effect is kept for a while only.
     return Entry(
         kind="read_model",
         id=f"{event.id}/{projection}",
@@ -86,10 +85,14 @@ def _standing(event: LivedEvent, projection: str, state: str, at: datetime | Non
         at=(at or event.created_at) if is_applied else None,
         state=state,
         tone=TONES[state],
-        text="when is not kept any more" if is_applied and at is None else "",
+        text=_how_exact(at) if is_applied else "",
         url=reverse("console-projection", args=[projection]),
         about=[Name(EVENT, str(event.id))],
     )
+
+
+def _how_exact(at: datetime | None) -> str:
+    return "when is not kept any more" if at is None else "by then at the latest"
 
 
 def _failure(event: LivedEvent, one: Failure, *, with_detail: bool) -> Entry:

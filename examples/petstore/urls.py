@@ -14,7 +14,7 @@ PREFIX: Final = "api/v1/petstore-outbox"
 def _paths(place: str, view: Any, name: str) -> list[URLPattern]:
     return [
         path(f"{PREFIX}/{place}", view.as_view(), name=f"petstore-{name}"),
-        path(f"{PREFIX}/{place}/", view.as_view()),
+        path(f"{PREFIX}/{place}/", view.as_view(schema=None)),
     ]
 
 

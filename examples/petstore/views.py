@@ -10,13 +10,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from examples.petstore import descriptions
 from examples.petstore.errors import UnknownOrder
 from examples.petstore.figures import shop_figures
 from examples.petstore.models import OrderBookEntry
 from examples.petstore.order_book import OrderBook
 from examples.petstore.services import order_place, pet_create, pet_payload, user_register
+from operations.idempotency.decorators import idempotent
+from operations.permissions import require
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer
+from operations.serializers import StrictSerializer, query_values
 from projections.waiting import require_applied
 
 _UNCACHED: Final = {"Cache-Control": "no-store"}
@@ -65,33 +68,44 @@ class OrderListQuery(StrictSerializer):
     page_size = serializers.IntegerField(min_value=1, max_value=200, default=50)
 
 
+class OrderQuery(StrictSerializer):
+    """Parameters of one order."""
+
+    wait_for = serializers.CharField(max_length=40, required=False)
+
+
 class ShopView(APIView):
     """Base of the shop's views."""
 
-    schema = None
     required_scopes = {"read": Scope.CUSTOMERS_READ, "write": Scope.CUSTOMERS_WRITE}
 
 
+@descriptions.pets
 class PetView(ShopView):
     """Puts a pet up for sale."""
 
+    @idempotent(subject=lambda body: f"pet:{body['pet_id']}")
     def post(self, request: Request) -> Response:
+        require(request, "petstore.add_pet")
         pet, event_id = pet_create(**_validated(PetBody(data=request.data)))
         return Response({**pet_payload(pet), "event_id": event_id, "status": "created"})
 
 
+@descriptions.orders
 class OrderView(ShopView):
     """Places orders, and shows the order book."""
 
     def get(self, request: Request) -> Response:
-        query = _validated(OrderListQuery(data=request.query_params.dict()))
+        query = _validated(OrderListQuery(data=query_values(request)))
         require_applied(query.get("wait_for"), OrderBook.name)
         rows = OrderBookEntry.objects.order_by("-ordered_at")
         if "customer_id" in query:
             rows = rows.filter(customer_id=query["customer_id"])
         return Response({"results": [_entry(row) for row in rows[: query["page_size"]]]}, headers=_UNCACHED)
 
+    @idempotent(subject=lambda body: f"order:{body['order_id']}")
     def post(self, request: Request) -> Response:
+        require(request, "petstore.add_order")
         order, event_ids = order_place(**_validated(OrderBody(data=request.data)))
         return Response(
             {
@@ -106,27 +120,33 @@ class OrderView(ShopView):
         )
 
 
+@descriptions.order
 class OneOrderView(ShopView):
     """One order of the order book."""
 
     def get(self, request: Request, order_id: str) -> Response:
-        require_applied(request.query_params.get("wait_for"), OrderBook.name)
+        query = _validated(OrderQuery(data=query_values(request)))
+        require_applied(query.get("wait_for"), OrderBook.name)
         entry = OrderBookEntry.objects.filter(pk=order_id).first() if "\0" not in order_id else None
         if entry is None:
             raise UnknownOrder
         return Response(_entry(entry), headers=_UNCACHED)
 
 
+@descriptions.register
 class RegisterView(ShopView):
     """Registers a user."""
 
+    @idempotent(subject=lambda body: f"user:{body['user_id']}")
     def post(self, request: Request, user_id: str) -> Response:
+        require(request, "petstore.add_user")
         values = _validated(UserBody(data=request.data))
         identified = _validated(_UserId(data={"user_id": user_id}))
         user, event_id = user_register(user_id=identified["user_id"], **values)
         return Response({"user_id": user.pk, "event_id": event_id, "status": "registered"})
 
 
+@descriptions.metrics
 class MetricsView(ShopView):
     """The outbox as the shop sees it."""
 
@@ -151,6 +171,7 @@ class MetricsView(ShopView):
         )
 
 
+@descriptions.health
 class HealthView(ShopView):
     """Whether the shop's events get through."""
 

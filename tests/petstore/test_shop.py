@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import Permission
+from django.contrib.auth.models import User as User_
 from django.test import Client
 
 from customers.sync.pokes import SyncPokes
@@ -251,6 +253,49 @@ def test_it_is_closed_to_strangers(client: Client, shop: Api) -> None:
     for place in ("metrics", "health"):
         assert client.get(f"{SHOP}/{place}").status_code == 401
         assert Api("customers:read").get(f"{SHOP}/{place}").status_code == 403
+
+
+@pytest.mark.feature("D3", "A16")
+def test_people_need_the_permission_of_each_action(shop: Api) -> None:
+    clerk = User_.objects.create(username="clerk", is_staff=True)
+    clerk.user_permissions.set(Permission.objects.filter(codename__startswith="scope_"))
+    client = Client()
+    client.force_login(clerk)
+    posts = [
+        ("pets", TOM, "add_pet"),
+        ("orders", {"customer_id": "c", "pet_id": pet(shop)}, "add_order"),
+        ("users/u1/register", {"name": "John", "email": "john@example.com"}, "add_user"),
+    ]
+
+    for place, body, permission in posts:
+        refused = client.post(f"{SHOP}/{place}", body, content_type="application/json")
+        clerk.user_permissions.add(Permission.objects.get(codename=permission, content_type__app_label="petstore"))
+        client.force_login(clerk)
+        allowed = client.post(f"{SHOP}/{place}", body, content_type="application/json")
+
+        assert (place, refused.status_code, allowed.status_code) == (place, 403, 200)
+
+
+@pytest.mark.feature("D3", "C10")
+def test_a_repeated_order_takes_one_pet(shop: Api) -> None:
+    body = {"customer_id": "c", "pet_id": pet(shop, stock=2)}
+
+    first, second = (made(shop.post(f"{SHOP}/orders", body, Idempotency_Key="once")) for _ in range(2))
+
+    assert first == second
+    assert (Pet.objects.get().stock, Order.objects.count()) == (1, 1)
+
+
+@pytest.mark.feature("D3")
+@pytest.mark.parametrize(
+    "query",
+    ["?wait_for=abc", "?wait_for=", "?sort=1", "?wait_for=1&wait_for=2"],
+)
+@pytest.mark.parametrize("place", ["orders", "orders/order_1"])
+def test_the_order_book_refuses_what_it_does_not_understand(shop: Api, place: str, query: str) -> None:
+    answer = shop.get(f"{SHOP}/{place}{query}")
+
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
 
 
 def test_it_is_switched_on_by_a_setting() -> None:

@@ -68,6 +68,8 @@ def test_it_tells_each_attempt_and_who_decided(api: Api, collector: Collector) -
     (attempt,) = of_kind(dead, "attempt")
     assert (waiting["state"], waiting["at"], waiting["attempts"]) == ("dead", None, 1)
     assert (attempt["state"], attempt["at"] is not None, attempt["seconds"] >= 0) == ("failed", True, True)
+    (over,) = of_kind(skipped, "delivery")
+    assert (over["state"], over["at"] > attempt["at"], over["text"]) == ("skipped", True, "no bad today")
     (decided,) = of_kind(skipped, "audit")
     assert (decided["what"], "user:ann" in decided["text"]) == ("delivery.skipped", True)
 
