@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--suspend", type=float, required=True, help="seconds; longer than a lease")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--subscriber", required=True, help="dotted path")
+    parser.add_argument("--broker", type=int, default=0, help="process of a broker that is stopped amid all of it")
+    parser.add_argument("--away", type=float, default=0.0, help="seconds that it is stopped")
+    parser.add_argument("--flush", type=int, default=0, help="1: Redis is emptied again and again")
+    parser.add_argument("--drain", type=float, default=60.0, help="seconds in which all must have arrived afterwards")
     options = parser.parse_args(arguments)
 
     import django
@@ -66,13 +70,18 @@ class Storm:
             self._start(self.relays, relay, number)
         ends = time.monotonic() + self.options.seconds
         next_fault = time.monotonic() + 1.0
+        broker = _Broker(self.options)
         while time.monotonic() < ends:
             self._reap()
             self._wake()
             if time.monotonic() >= next_fault:
                 next_fault = time.monotonic() + self.dice.uniform(0.3, 1.2)
                 self._strike(book)
+                if self.options.flush:
+                    _redis_flush()
+            broker.look()
             time.sleep(0.02)
+        broker.wake()
         for pid in list(self.writers):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -137,7 +146,7 @@ class Storm:
         """Wait until the relays that live have brought everything to its end."""
         from django.db import connection
 
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + self.options.drain
         while time.monotonic() < ends:
             self._reap()
             with connection.cursor() as cursor:
@@ -149,13 +158,46 @@ class Storm:
                 if cursor.fetchone()[0]:
                     return
             time.sleep(0.1)
-        raise SystemExit("not drained within 60 s")
+        raise SystemExit(f"not drained within {self.options.drain:g} s")
 
     @staticmethod
     def _close() -> None:
         from django.db import connections
 
         connections.close_all()
+
+
+class _Broker:
+    """A broker that answers nobody for a while, in the middle of the storm."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._pid: int = options.broker
+        self._stops = time.monotonic() + min(5.0, options.seconds / 4)
+        self._returns = self._stops + options.away
+        self._stopped = False
+
+    def look(self) -> None:
+        """Stop it, or let it go on, when its time has come."""
+        now = time.monotonic()
+        if self._pid and not self._stopped and self._stops <= now < self._returns:
+            os.kill(self._pid, signal.SIGSTOP)
+            self._stopped = True
+        elif self._stopped and now >= self._returns:
+            self.wake()
+
+    def wake(self) -> None:
+        if self._stopped:
+            os.kill(self._pid, signal.SIGCONT)
+            self._stopped = False
+
+
+def _redis_flush() -> None:
+    """Wake-ups and whatever else is kept there are gone: nothing may depend on it."""
+    from django.conf import settings
+    from redis import Redis
+
+    with Redis.from_url(settings.REDIS_URL) as client:
+        client.flushdb()
 
 
 def write(folder: Path, dice: random.Random) -> None:

@@ -51,7 +51,12 @@ def storm(folder: Path, **options: Any) -> int:
     with connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox_event")
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=options["seconds"] + 80, check=False
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=options["seconds"] + options.get("drain", 60) + 20,
+            check=False,
         )
         cursor.execute("ROLLBACK")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -124,10 +129,10 @@ def test_it_loses_nothing_on_the_way_to_kafka(tmp_path: Path, settings: LazySett
         KAFKA_BOOTSTRAP_SERVERS=settings.KAFKA_BOOTSTRAP_SERVERS,
     )
 
-    judge(tmp_path, _records(settings.KAFKA_BOOTSTRAP_SERVERS, f"{prefix}.chaos"), faults)
+    judge(tmp_path, records(settings.KAFKA_BOOTSTRAP_SERVERS, f"{prefix}.chaos"), faults)
 
 
-def _records(servers: str, topic: str) -> list[Delivered]:
+def records(servers: str, topic: str) -> list[Delivered]:
     """All records of a topic, each partition in its order."""
     import orjson
 
