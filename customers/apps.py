@@ -11,6 +11,8 @@ class CustomersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from customers.reconciling.accepted import RepairAccepted
+        from customers.reconciling.kinds import ImportRemote, Reconcile
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
         from customers.sync.conf import sync_settings
@@ -28,6 +30,7 @@ class CustomersConfig(AppConfig):
         stripe_register()
         tile_register()
         troubles_register()
-        kinds.register(RetryFailedSyncs())
+        for kind in (RetryFailedSyncs(), Reconcile(), ImportRemote(), RepairAccepted()):
+            kinds.register(kind)
         register(SyncLife())
         register(WebhooksLife())

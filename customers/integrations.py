@@ -104,12 +104,27 @@ class RemoteRecord:
         fields: canonical fields, without what the adapter itself wrote to recognise the record.
         deleted: it was deleted there, which is final.
         reference: id of the customer that it was created for, as the record carries it; copies carry it too.
+        created_at: when it was created there, if the integration says so; no part of what is compared.
     """
 
     remote_id: str
     fields: Fields = field(default_factory=dict)
     deleted: bool = False
     reference: str = ""
+    created_at: datetime | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPage:
+    """Some records of a list.
+
+    Attributes:
+        records: newest first.
+        after: where the next page begins, of at most 255 characters; empty after the last one.
+    """
+
+    records: tuple[RemoteRecord, ...]
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +230,16 @@ class Integration(ABC):
         """
 
     @abstractmethod
-    def list(self) -> Iterator[RemoteRecord]:
-        """Every living record, newest first."""
+    def page(self, *, since: datetime | None, until: datetime, after: str = "") -> RecordPage:
+        """Living records that were created from ``since`` on and before ``until``, some at a time: one call.
+
+        A record that stays is on one page, also when others are created or deleted meanwhile.
+
+        Args:
+            since: None: from the first on.
+            until: both by the integration's clock, in whole seconds.
+            after: of the page before; empty for the first one.
+        """
 
     @abstractmethod
     def delete_obstacle(self, *, remote_id: str) -> str:

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from customers.events import AGGREGATE, customer_payload_erased
-from customers.models import Conflict, SyncRequest, SyncState, Webhook
+from customers.models import Conflict, Drift, SyncRequest, SyncState, Webhook
 from customers.sync.webhooks import ERASED_BODY
 from operations.erasing import texts_erase
 from operations.idempotency.keys import answers_forget
@@ -48,6 +48,8 @@ def traces_erase(*, customer_id: UUID, values: Iterable[str]) -> None:
     requests = SyncRequest.objects.filter(state__in=states, resolved_at__isnull=False)
     requests.exclude(body={}, fields={}, error_message="").update(body={}, fields={}, error_message="")
     conflicts = _conflicts_erase(states)
+    drifts = list(Drift.objects.filter(customer=customer_id).values_list("pk", flat=True))
+    Drift.objects.filter(pk__in=drifts).update(fields=[], outcome="")
     _webhooks_erase(states)
     answers_forget(subject=f"{AGGREGATE}:{customer_id}")
     traces = aggregate_erase(aggregate_type=AGGREGATE, aggregate_id=str(customer_id), redact=redact)
@@ -56,6 +58,7 @@ def traces_erase(*, customer_id: UUID, values: Iterable[str]) -> None:
         f"{AGGREGATE}:{customer_id}",
         *(f"syncstate:{state.pk}" for state in states),
         *(f"conflict:{pk}" for pk in conflicts),
+        *(f"drift:{pk}" for pk in drifts),
         *(f"delivery:{pk}" for pk in traces.deliveries),
         *(f"consumed:{pk}" for pk in traces.consumed),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -36,10 +37,18 @@ class OperatingCommand(BaseCommand):
     Attributes:
         kind: name of the kind.
         plans_dry_runs: whether ``--dry-run`` only counts; otherwise the kind makes the dry run itself.
+        description: for ``--help``.
     """
 
     kind: ClassVar[str]
     plans_dry_runs: ClassVar[bool] = True
+    description: ClassVar[str] = ""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        if self.description:
+            parser.description, parser.formatter_class = self.description, argparse.RawDescriptionHelpFormatter
+        return parser
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--integration", default="", metavar="NAME", help="of one integration; of all by default")

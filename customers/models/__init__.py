@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from customers.models.conflicts import Conflict
 from customers.models.customer import Customer
+from customers.models.drift import Drift, ReconcileRun, ReconcileSeen
 from customers.models.erasure import Erasure
 from customers.models.imports import ImportRun
 from customers.models.readmodels import ActivityDay, ActivityShape, DirectoryEntry, DirectoryShape
@@ -16,9 +17,12 @@ __all__ = [
     "Customer",
     "DirectoryEntry",
     "DirectoryShape",
+    "Drift",
     "Erasure",
     "ImportRun",
     "Priority",
+    "ReconcileRun",
+    "ReconcileSeen",
     "SyncAccount",
     "SyncRequest",
     "SyncState",

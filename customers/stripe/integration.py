@@ -12,6 +12,7 @@ from customers.integrations import (
     Fields,
     Found,
     Integration,
+    RecordPage,
     RemoteMessage,
     RemoteMissing,
     RemoteRecord,
@@ -20,6 +21,7 @@ from customers.stripe import mapping
 from customers.stripe.client import CALL_TIMEOUT, errors_translated, stripe_client
 from customers.stripe.conf import stripe_settings
 from customers.stripe.finding import CreatedSearch
+from customers.stripe.listing import customers_page
 from customers.stripe.signatures import message_read, message_record, signature_verify
 
 _PAGE: Final = 100
@@ -91,10 +93,8 @@ class StripeIntegration(Integration):
         )
         return search.steps(resume)
 
-    def list(self) -> Iterator[RemoteRecord]:
-        with errors_translated():
-            for customer in self._client.v1.customers.list({"limit": _PAGE}).auto_paging_iter():
-                yield mapping.record_of(customer.to_dict())
+    def page(self, *, since: datetime | None, until: datetime, after: str = "") -> RecordPage:
+        return customers_page(self._client, since=since, until=until, after=after)
 
     def delete_obstacle(self, *, remote_id: str) -> str:
         try:

@@ -7,6 +7,7 @@ the present one, so an update always names all six of its keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from customers.emails import email_with_ascii_domain, email_with_unicode_domain
@@ -59,7 +60,12 @@ def record_of(customer: Mapping[str, Any], *, deleted: bool = False) -> RemoteRe
         ),
         deleted=deleted or customer.get("deleted") is True,
         reference=str(_mapping(customer.get("metadata")).get(REFERENCE) or ""),
+        created_at=_moment(customer.get("created")),
     )
+
+
+def _moment(seconds: object) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int) else None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connection
 
 from customers.events import AGGREGATE, TOPIC
-from customers.integrations import integrations
+from customers.integrations import Integration, integrations
 from customers.models import Priority
 from operations.correlation import ID_LENGTH
 from operations.tracing import trace_valid
@@ -100,26 +100,30 @@ def customers_poke(pokes: Iterable[Poke]) -> None:
     """
     news = list(pokes)
     for integration in integrations().values():
-        poked: dict[UUID, int] = {}
-        causes: dict[UUID, Poke] = {}
-        for poke in news:
-            if poke.origin != integration.name:
-                poked[poke.customer_id] = min(poke.priority, poked.get(poke.customer_id, poke.priority))
-                causes[poke.customer_id] = poke
-        if poked:
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    POKE_SQL,
-                    {
-                        "integration": integration.name,
-                        "account": integration.account,
-                        "livemode": integration.livemode,
-                        "customers": list(poked),
-                        "priorities": list(poked.values()),
-                        "correlations": [causes[one].correlation_id[:ID_LENGTH] for one in poked],
-                        "traces": [trace_valid(causes[one].traceparent) for one in poked],
-                    },
-                )
+        integration_poke(integration, [poke for poke in news if poke.origin != integration.name])
+
+
+def integration_poke(integration: Integration, pokes: Iterable[Poke]) -> None:
+    """Mark the sync states of customers in one integration dirty, in the transaction under way."""
+    poked: dict[UUID, int] = {}
+    causes: dict[UUID, Poke] = {}
+    for poke in pokes:
+        poked[poke.customer_id] = min(poke.priority, poked.get(poke.customer_id, poke.priority))
+        causes[poke.customer_id] = poke
+    if poked:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                POKE_SQL,
+                {
+                    "integration": integration.name,
+                    "account": integration.account,
+                    "livemode": integration.livemode,
+                    "customers": list(poked),
+                    "priorities": list(poked.values()),
+                    "correlations": [causes[one].correlation_id[:ID_LENGTH] for one in poked],
+                    "traces": [trace_valid(causes[one].traceparent) for one in poked],
+                },
+            )
 
 
 def priority_of(headers: Mapping[str, str]) -> int:

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from customers.integrations import (
-    ConfigurationError,
-    Integration,
-    IntegrationError,
-    PermissionMissing,
-    RateLimited,
-    Unreachable,
-)
+from customers.integrations import Integration
 from customers.models import Priority
+from customers.sync.calls import gated
 from customers.sync.conf import SyncSettings
 from customers.sync.lease import Lease, lease_renew
 from customers.sync.ratelimit import Gate
@@ -22,8 +16,6 @@ T = TypeVar("T")
 
 _MARGIN: Final = 2.0
 _PATIENCE: Final = {Priority.INTERACTIVE: 2.0, Priority.WEBHOOK: 1.0, Priority.BULK: 1.0}
-_CONFIGURATION_PAUSE: Final = 30.0
-_RATE_LIMIT_PAUSE: Final = 1.0
 
 
 def no_step(name: str) -> None:
@@ -63,24 +55,4 @@ class Work:
         needed = _PATIENCE[priority] + self.integration.call_timeout + _MARGIN
         if self.lease.remaining() < needed:
             self.lease = lease_renew(self.lease, seconds=max(self.config.lease, needed))
-        self._gate.take(priority, patience=_PATIENCE[priority])
-        try:
-            result = function()
-        except Unreachable as exc:
-            self._gate.silent(exc.message)
-            raise
-        except RateLimited as exc:
-            self._gate.close(exc.retry_after or _RATE_LIMIT_PAUSE, exc.message)
-            raise
-        except PermissionMissing:
-            self._gate.answered()
-            raise
-        except ConfigurationError as exc:
-            # No other call would succeed either: rows wait for the setting, not for their turn of failing.
-            self._gate.close(_CONFIGURATION_PAUSE, exc.message)
-            raise
-        except IntegrationError:
-            self._gate.answered()
-            raise
-        self._gate.answered()
-        return result
+        return gated(self._gate, function, priority=priority, patience=_PATIENCE[priority])

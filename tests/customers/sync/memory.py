@@ -10,8 +10,8 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from customers.integrations import (
@@ -20,6 +20,7 @@ from customers.integrations import (
     Found,
     Integration,
     KeyMisused,
+    RecordPage,
     RemoteMessage,
     RemoteMissing,
     RemoteRecord,
@@ -54,11 +55,14 @@ class World:
     obstacles: dict[str, str] = field(default_factory=dict)
     before: list[Callable[[Call], None]] = field(default_factory=list)
     after: list[Callable[[Call], None]] = field(default_factory=list)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC) - timedelta(minutes=5)
     on_edit: Callable[[str, Fields, Mapping[str, Any]], None] = lambda key, before, changes: None
 
     def add(self, *, reference: str = "", key: str = "", **fields: Any) -> RemoteRecord:
         """Create a record as a stranger would."""
-        record = RemoteRecord(remote_id=f"rem_{next(_numbers)}", fields=dict(fields), reference=reference)
+        record = RemoteRecord(
+            remote_id=f"rem_{next(_numbers)}", fields=dict(fields), reference=reference, created_at=self.clock()
+        )
         self.records[record.remote_id] = record
         self.on_edit(key, {}, fields)
         self._tell("created", record, key)
@@ -71,7 +75,7 @@ class World:
         if fields == record.fields:
             return False
         self.on_edit(key, record.fields, changes)
-        self.records[remote_id] = RemoteRecord(remote_id=remote_id, fields=fields, reference=record.reference)
+        self.records[remote_id] = replace(record, fields=fields)
         self._tell("updated", self.records[remote_id], key)
         return True
 
@@ -124,6 +128,7 @@ class MemoryIntegration(Integration):
     world: ClassVar[World] = World()
     livemode = False
     rate = None
+    page_size: ClassVar[int] = 3
     policy: ClassVar[str] = "refuse"
     remote_policy: ClassVar[str] = "archive"
     final_codes = frozenset({"email_invalid"})
@@ -174,8 +179,17 @@ class MemoryIntegration(Integration):
             )
         yield Found(records=records)
 
-    def list(self) -> Iterator[RemoteRecord]:
-        yield from self.world.living()
+    def page(self, *, since: datetime | None, until: datetime, after: str = "") -> RecordPage:
+        with self._call("page", after):
+            living = [
+                record
+                for record in reversed(self.world.living())
+                if record.created_at and record.created_at < until and (since is None or record.created_at >= since)
+            ]
+        begin = next((n + 1 for n, record in enumerate(living) if record.remote_id == after), 0)
+        page = living[begin : begin + self.page_size]
+        more = begin + self.page_size < len(living)
+        return RecordPage(records=tuple(page), after=page[-1].remote_id if more else "")
 
     def delete_obstacle(self, *, remote_id: str) -> str:
         with self._call("obstacle", remote_id):

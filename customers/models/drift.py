@@ -1,0 +1,158 @@
+"""Differences between the catalogue and an integration that a comparison of both found."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
+
+from customers.models.customer import Customer
+from customers.models.sync import SyncState
+
+
+class DriftQuerySet(QuerySet["Drift"]):
+    """Sets of differences."""
+
+    def open(self) -> DriftQuerySet:
+        """Proposals: those that wait for a person."""
+        return self.filter(status=Drift.Status.OPEN)
+
+
+class Drift(models.Model):
+    """One difference, and the repair that is proposed for it, or was made by rule."""
+
+    class Kind(models.TextChoices):
+        MISSING_HERE = "missing_here", "not in the catalogue"
+        MISSING_THERE = "missing_there", "not in the integration"
+        FIELD_DIFFERENCE = "field_difference", "fields differ"
+        DUPLICATE_LINK = "duplicate_link", "a second record of one customer"
+        UNLINKED = "unlinked", "on both sides, not linked"
+        TOMBSTONE = "tombstone_mismatch", "deleted on one side only"
+
+    class Repair(models.TextChoices):
+        NOTHING = "", "none: a person mends it there"
+        LOOK_AGAIN = "look_again", "synchronise it"
+        IMPORT = "import", "take it into the catalogue"
+        CREATE_THERE = "create_there", "create it there anew"
+        LINK = "link", "link both"
+        DELETE_THERE = "delete_there", "delete the spare record there"
+
+    class Status(models.TextChoices):
+        OPEN = "open", "waits for a person"
+        ACCEPTED = "accepted", "is being repaired"
+        REPAIRED = "repaired"
+        DECLINED = "declined", "left as it is"
+        GONE = "gone", "not there any more"
+
+    integration = models.CharField(max_length=32)
+    account = models.CharField(max_length=64, blank=True)
+    livemode = models.BooleanField()
+    kind = models.CharField(max_length=20, choices=Kind)
+    subject = models.CharField(max_length=300, help_text="remote:<id>, or customer:<id> where there is no record")
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, null=True, blank=True, related_name="drifts")
+    state = models.ForeignKey(
+        SyncState, on_delete=models.SET_NULL, null=True, blank=True, related_name="drifts", db_index=True
+    )
+    remote_id = models.CharField(max_length=255, blank=True)
+    fields = models.JSONField(default=list, blank=True, help_text="what differs: field, base, ours, theirs")
+    facts_hash = models.CharField(max_length=64, help_text="SHA-256 of what was found; a declined one stays declined")
+    detail = models.TextField(blank=True, help_text="what was found, in a sentence")
+    repair = models.CharField(max_length=16, choices=Repair, blank=True)
+    destroys = models.BooleanField(default=False, help_text="the repair deletes something on either side")
+    safe = models.BooleanField(default=False, help_text="the repair needs nobody's consent")
+    why_not = models.TextField(blank=True, help_text="why a person must decide")
+    status = models.CharField(max_length=10, choices=Status, default=Status.OPEN)
+    operation_id = models.BigIntegerField(help_text="the operation that found it last")
+    outcome = models.TextField(blank=True, help_text="how the repair went")
+    found_at = models.DateTimeField(db_default=Now())
+    seen_at = models.DateTimeField(db_default=Now(), help_text="found last")
+    ended_at = models.DateTimeField(null=True, blank=True)
+    decided_by = models.CharField(max_length=200, blank=True)
+
+    objects = DriftQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            # One open proposal per difference; finding it again updates it. Serves the finding, too.
+            models.UniqueConstraint(
+                fields=["integration", "account", "livemode", "subject", "kind"],
+                condition=Q(status__in=["open", "accepted"]),
+                name="customers_drift_open_uniq",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=["open", "accepted", "repaired", "declined", "gone"]),
+                name="customers_drift_status_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=["open", "accepted"], ended_at__isnull=True)
+                | Q(status__in=["repaired", "declined", "gone"], ended_at__isnull=False),
+                name="customers_drift_ended",
+            ),
+        ]
+        indexes = [
+            # The console's and the API's list of proposals, newest first.
+            models.Index(F("id").desc(), condition=Q(status__in=["open", "accepted"]), name="drift_open"),
+            # Lists by any status, newest first.
+            models.Index("status", F("id").desc(), name="drift_by_status"),
+            # Whether the same difference was declined before.
+            models.Index("subject", condition=Q(status="declined"), name="drift_declined"),
+            # What one operation found, by kind and status.
+            models.Index("operation_id", "kind", "status", name="drift_by_operation"),
+            # The removal of old ones.
+            models.Index("ended_at", condition=Q(ended_at__isnull=False), name="drift_ended"),
+        ]
+        permissions = [
+            ("accept_drift", "Can have differences between both sides repaired"),
+            ("decline_drift", "Can leave differences between both sides as they are"),
+            ("reconcile_drift", "Can have both sides compared and imported"),
+        ]
+        verbose_name = "difference"
+
+    def __str__(self) -> str:
+        return f"{self.integration} {self.remote_id or self.customer_id}: {self.get_kind_display()}"
+
+
+class ReconcileRun(models.Model):
+    """What one comparison of both sides counted; its steps are the items of an operation."""
+
+    operation_id = models.BigIntegerField(unique=True)
+    integration = models.CharField(max_length=32)
+    account = models.CharField(max_length=64, blank=True)
+    livemode = models.BooleanField()
+    compared = models.BigIntegerField(default=0, db_default=0, help_text="records there that were read")
+    missing = models.BigIntegerField(default=0, db_default=0, help_text="of those, not in the catalogue")
+    imported = models.BigIntegerField(default=0, db_default=0, help_text="of those, taken into the catalogue")
+    complete = models.BooleanField(default=False, db_default=False, help_text="all of both sides was compared")
+    started_at = models.DateTimeField(db_default=Now())
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            # The last comparison of an integration.
+            models.Index("integration", F("id").desc(), name="reconcilerun_by_integration"),
+        ]
+        default_permissions = ("view",)
+        verbose_name = "comparison"
+
+    def __str__(self) -> str:
+        return f"{self.integration}, operation {self.operation_id}"
+
+
+class ReconcileSeen(models.Model):
+    """A remote record that a comparison under way has read, so that at its end what is missing there is known.
+
+    A table of its own: a column of the sync states would rewrite each of those wide rows once for each comparison.
+    """
+
+    operation_id = models.BigIntegerField()
+    remote_id = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [
+            # A page that is read twice counts once. Serves the search for those that were not seen, too.
+            models.UniqueConstraint(fields=["operation_id", "remote_id"], name="customers_reconcileseen_uniq"),
+        ]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.remote_id

@@ -1,0 +1,32 @@
+"""Differences as JSON: the same for API and command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from customers.models import Drift
+
+
+def drift_document(drift: Drift) -> dict[str, Any]:
+    """One difference, what mends it, and what became of it."""
+    return {
+        "id": drift.pk,
+        "integration": drift.integration,
+        "kind": drift.kind,
+        "subject": drift.subject,
+        "customer_id": str(drift.customer_id) if drift.customer_id else None,
+        "remote_id": drift.remote_id or None,
+        "fields": drift.fields,
+        "detail": drift.detail,
+        "repair": drift.repair or None,
+        "destroys": drift.destroys,
+        "safe": drift.safe,
+        "why_not": drift.why_not,
+        "status": drift.status,
+        "operation": drift.operation_id,
+        "outcome": drift.outcome,
+        "found_at": drift.found_at,
+        "seen_at": drift.seen_at,
+        "ended_at": drift.ended_at,
+        "decided_by": drift.decided_by or None,
+    }

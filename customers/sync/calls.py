@@ -1,0 +1,55 @@
+"""One call to an integration through the gate, and what the gate learns from how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from customers.integrations import (
+    ConfigurationError,
+    IntegrationError,
+    PermissionMissing,
+    RateLimited,
+    Unreachable,
+)
+from customers.models import Priority
+from customers.sync.ratelimit import Gate
+
+T = TypeVar("T")
+
+_CONFIGURATION_PAUSE: Final = 30.0
+_RATE_LIMIT_PAUSE: Final = 1.0
+
+
+def gated(gate: Gate, function: Callable[[], T], *, priority: Priority, patience: float) -> T:
+    """Take a token, make the call, and close the gate if the answer says so.
+
+    Args:
+        function: the call, made outside of any transaction.
+        priority: class of the work.
+        patience: seconds to wait for a token at most.
+
+    Raises:
+        IntegrationError: as the adapter or the gate raised it.
+    """
+    gate.take(priority, patience=patience)
+    try:
+        result = function()
+    except Unreachable as exc:
+        gate.silent(exc.message)
+        raise
+    except RateLimited as exc:
+        gate.close(exc.retry_after or _RATE_LIMIT_PAUSE, exc.message)
+        raise
+    except PermissionMissing:
+        gate.answered()
+        raise
+    except ConfigurationError as exc:
+        # No other call would succeed either: rows wait for the setting, not for their turn of failing.
+        gate.close(_CONFIGURATION_PAUSE, exc.message)
+        raise
+    except IntegrationError:
+        gate.answered()
+        raise
+    gate.answered()
+    return result

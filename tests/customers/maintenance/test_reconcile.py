@@ -1,0 +1,423 @@
+"""Both sides compared over the sandbox's HTTP: what is mended by rule, and what a person is asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django import conf
+from pytest_django import Settings
+
+from customers.models import Conflict, Customer, Drift, ReconcileRun, ReconcileSeen, SyncRequest, SyncState
+from customers.reconciling import kinds
+from customers.reconciling.steps import Steps
+from customers.services import customer_create, customer_delete, customer_update
+from operations.long_actions.documents import operation_document
+from operations.long_actions.kinds import Item, Outcome
+from operations.long_actions.planning import operation_create
+from operations.long_actions.runner import operation_run, operations_run_once
+from operations.long_actions.steering import operation_start
+from operations.models import Operation
+from tests.customers.maintenance.conftest import linked, run, unheard
+from tests.customers.stripe.conftest import StripeSide
+from tests.customers.sync.conftest import Died
+from tests.outbox.database import database_url
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.feature("G5", "H6", "C4")]
+
+LONG_AGO = "2020-01-01T00:00:00Z"
+# A worker of its own that kills itself after the first step of a kind, before the outcome of that step is recorded.
+WORKER = """
+import os, signal, sys, django
+django.setup()
+from customers.reconciling.steps import Steps
+from operations.long_actions.runner import operations_run_once
+
+take = Steps.take
+
+def dying(self, item):
+    outcome = take(self, item)
+    if item.data["step"] == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return outcome
+
+Steps.take = dying
+operations_run_once(budget=20)
+"""
+
+
+def killed_at(step: str) -> int:
+    """Let a worker come as far as a step of this kind; how it ended."""
+    Operation.objects.update(lease_until=LONG_AGO, next_step_at=LONG_AGO)
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "zenskar.settings",
+        "DATABASE_URL": database_url(),
+        "STRIPE_API_KEY": conf.settings.STRIPE_API_KEY,
+        "STRIPE_API_BASE": conf.settings.STRIPE_API_BASE,
+        "STRIPE_RATE_LIMIT": "10000",
+        "RECONCILE_GRACE": "0",
+        "RECONCILE_MIN_AGE": "0",
+    }
+    command = [sys.executable, "-c", WORKER, step]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).returncode
+
+
+def dying_at(step: str) -> None:
+    """Let a worker of this process come as far as a step of this kind; what it did not record is forgotten."""
+    Operation.objects.update(lease_until=LONG_AGO, next_step_at=LONG_AGO)
+    take = Steps.take
+
+    def dying(self: Steps, item: Item) -> Outcome:
+        outcome = take(self, item)
+        if item.data["step"] == step:
+            raise Died(step)
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Steps, "take", dying)
+        operations_run_once(budget=20)
+
+
+def reconcile(*words: str) -> tuple[int, dict[str, Any]]:
+    """The command's exit status, and what came of it."""
+    status, document = run("stripe_reconcile", *words)
+    return status, document["result"]
+
+
+def test_it_finds_nothing_where_both_sides_agree(both: StripeSide) -> None:
+    for number in range(3):
+        customer_create(name=f"Ada {number}", email=f"ada{number}@example.com", metadata={"plan": "gold"})
+    both.rest()
+    both.sandbox.request_log.clear()
+
+    status, result = reconcile()
+
+    assert (status, result["compared"], result["differences"]) == (0, 3, {})
+    assert result["complete"]
+    assert both.sandbox.request_log.writes() == []
+    assert len(both.sandbox.request_log) == len(both.sandbox.request_log.matching("GET /v1/customers"))
+    assert not Drift.objects.exists()
+    assert not ReconcileSeen.objects.exists()
+
+
+def test_it_mends_fields_that_differ_by_looking_as_usual(both: StripeSide) -> None:
+    there, remote_there = linked(both, name="Ada", phone="1")
+    here, _ = linked(both, name="Bob")
+    both.sandbox.customer_edit(remote_there, phone="2")
+    unheard(both)
+    Customer.objects.filter(pk=here.pk).update(name="Bobby")
+
+    status, result = reconcile()
+    repairs = dict(Drift.objects.values_list("customer_id", "status"))
+    both.rest()
+
+    there.refresh_from_db()
+    assert (status, result["differences"], result["repaired"]) == (0, {"field_difference": 2}, 2)
+    assert repairs == {there.pk: "repaired", here.pk: "repaired"}
+    assert there.phone == "2"
+    assert both.there(here)["name"] == "Bobby"
+    assert Drift.objects.get(customer=there).fields == [{"field": "phone", "base": "1", "ours": "1", "theirs": "2"}]
+
+
+def test_a_dry_run_shows_both_and_does_nothing(both: StripeSide) -> None:
+    _, remote_id = linked(both, name="Ada")
+    both.sandbox.customer_edit(remote_id, name="Countess")
+    both.sandbox.customer_add(name="Eve", email="eve@example.com")
+    unheard(both)
+    both.sandbox.request_log.clear()
+
+    status, result = reconcile("--dry-run")
+
+    assert (status, result["repairable"], result["repaired"]) == (3, 2, 0)
+    assert result["differences"] == {"field_difference": 1, "missing_here": 1}
+    assert set(Drift.objects.values_list("kind", "status", "safe")) == {
+        ("field_difference", "open", True),
+        ("missing_here", "open", True),
+    }
+    assert both.dirty() == []
+    assert Customer.objects.count() == 1
+    assert both.sandbox.request_log.writes() == []
+
+
+def test_it_imports_what_nobody_knows_here(both: StripeSide) -> None:
+    both.sandbox.customer_add(name="Eve", email="eve@example.com", metadata={"plan": "gold"})
+    both.sandbox.customer_add()
+    unheard(both)
+
+    status, result = reconcile()
+    events = [event for event in both.events() if event.type == "customer.created"]
+
+    assert (status, result["imported"]) == (0, 2)
+    eve = Customer.objects.get(email="eve@example.com")
+    assert (eve.name, eve.metadata) == ("Eve", {"plan": "gold"})
+    assert both.state(eve).status == "in_sync"
+    assert [event.origin for event in events] == ["stripe", "stripe"]
+    assert reconcile()[1]["differences"] == {}
+
+
+def test_it_takes_no_late_write_for_a_difference(both: StripeSide) -> None:
+    ada, _ = linked(both, name="Ada")
+    _, remote_bob = linked(both, name="Bob")
+    customer_update(customer_id=ada.pk, changes={"name": "Ada L."})
+    both.poke()
+    both.sandbox.customer_edit(remote_bob, name="Bobby")
+    for webhook in both.sandbox.webhooks.pending():
+        both.post(webhook.body, **webhook.headers)
+
+    status, result = reconcile()
+
+    assert (status, result["differences"]) == (0, {})
+    assert not Drift.objects.exists()
+
+
+def test_it_looks_again_at_what_moved_while_it_was_fetched(both: StripeSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page was read, then both sides moved on together: by the second look they agree."""
+    from customers.reconciling import steps
+
+    ada, _ = linked(both, name="Ada")
+    compare = steps.page_compare
+
+    def late(*args: Any) -> Any:
+        customer_update(customer_id=ada.pk, changes={"name": "Ada L."})
+        both.rest()
+        return compare(*args)
+
+    monkeypatch.setattr(steps, "page_compare", late)
+
+    status, result = reconcile()
+
+    assert (status, result["differences"]) == (0, {})
+    assert both.there(ada)["name"] == "Ada L."
+
+
+def test_it_tells_deleted_there_from_never_heard_of(both: StripeSide) -> None:
+    deleted, remote_deleted = linked(both, name="Ada")
+    unknown, _ = linked(both, name="Bob")
+    both.sandbox.customer_remove(remote_deleted)
+    unheard(both)
+    SyncState.objects.filter(customer=unknown).update(remote_id="cus_of_another_account")
+
+    status, result = reconcile("--only", "tombstone_mismatch", "--only", "missing_there")
+    both.rest()
+
+    deleted.refresh_from_db()
+    unknown.refresh_from_db()
+    assert (status, result["proposed"], result["repaired"]) == (3, 1, 1)
+    assert deleted.deleted_at is not None
+    assert unknown.deleted_at is None
+    proposal = Drift.objects.open().get()
+    assert (proposal.kind, proposal.repair, proposal.safe) == ("missing_there", "create_there", False)
+
+
+def test_it_pushes_what_was_never_created_there(both: StripeSide) -> None:
+    lost = customer_create(name="Lost")
+    both.events()
+
+    status, result = reconcile()
+    both.rest()
+
+    assert (status, result["differences"]) == (0, {"missing_there": 1})
+    assert both.there(lost)["name"] == "Lost"
+
+
+def test_it_deletes_there_what_was_deleted_here_and_made_by_us(both: StripeSide) -> None:
+    ada, remote_id = linked(both, name="Ada")
+    customer_delete(customer_id=ada.pk)
+    both.events()
+
+    status, result = reconcile()
+    both.rest()
+
+    assert (status, result["differences"], result["repaired"]) == (0, {"tombstone_mismatch": 1}, 1)
+    assert remote_id not in both.sandbox.customers
+
+
+@pytest.mark.feature("C15")
+def test_it_deletes_nothing_when_it_would_be_much(both: StripeSide, settings: Settings) -> None:
+    settings.RECONCILE_DELETES_MOST = 2
+    for customer in [linked(both, name=f"Ada {number}")[0] for number in range(3)]:
+        customer_delete(customer_id=customer.pk)
+    both.events()
+
+    status, result = reconcile()
+    both.rest()
+
+    assert (status, result["proposed"], result["repaired"]) == (3, 3, 0)
+    assert len(both.sandbox.customers) == 3
+    assert all("More than 2" in why for why in Drift.objects.open().values_list("why_not", flat=True))
+
+
+@pytest.mark.feature("C15")
+@pytest.mark.parametrize("reason", ["young", "subscribed", "not made by us"])
+def test_it_asks_before_it_deletes_what_is_not_safe(both: StripeSide, settings: Settings, reason: str) -> None:
+    if reason == "not made by us":
+        both.sandbox.customer_add(name="Ada")
+        both.rest()
+        ada = Customer.objects.get()
+    else:
+        ada, _ = linked(both, name="Ada")
+    remote_id = both.state(ada).remote_id or ""
+    if reason == "young":
+        settings.RECONCILE_MIN_AGE = 86_400
+    if reason == "subscribed":
+        from customers.stripe.client import stripe_client
+        from customers.stripe.conf import stripe_settings
+
+        client = stripe_client(stripe_settings())
+        client.v1.subscriptions.create({"customer": remote_id, "items": [{"price": "price_gold"}]})
+    customer_delete(customer_id=ada.pk)
+    both.events()
+    unheard(both)
+
+    status, result = reconcile()
+    both.rest()
+
+    assert (status, result["proposed"]) == (3, 1)
+    assert remote_id in both.sandbox.customers
+    assert Drift.objects.open().get().why_not
+
+
+def test_it_proposes_a_link_where_an_e_mail_is_the_same(both: StripeSide) -> None:
+    both.sandbox.customer_add(name="Ada", email="ada@example.com")
+    unheard(both)
+    here = customer_create(name="Ada", email="ada@example.com", phone="1")
+    both.events()
+
+    status, _ = reconcile()
+
+    # What was never created there is pushed; the record that is there already is asked about first.
+    assert status == 3
+    proposal = Drift.objects.open().get(kind="unlinked")
+    assert (proposal.customer_id, proposal.repair, proposal.safe) == (here.pk, "link", False)
+    assert Conflict.objects.open().get().kind == "email_taken"
+
+
+def test_it_names_a_second_record_of_one_customer(both: StripeSide) -> None:
+    ada, _ = linked(both, name="Ada")
+    copy = both.sandbox.customer_add(name="Ada's copy", metadata={"zenskar_id": str(ada.pk)})
+    unheard(both)
+
+    status, result = reconcile()
+
+    assert (status, result["differences"]) == (3, {"duplicate_link": 1})
+    proposal = Drift.objects.open().get()
+    assert (proposal.remote_id, proposal.repair, proposal.destroys) == (copy["id"], "delete_there", True)
+    assert "copy" in proposal.why_not
+
+
+def test_what_it_proposed_ends_when_both_sides_agree(both: StripeSide) -> None:
+    _, remote_id = linked(both, name="Ada")
+    both.sandbox.customer_edit(remote_id, name="Countess")
+    unheard(both)
+    reconcile("--dry-run")
+    both.sandbox.customer_edit(remote_id, name="Ada")
+    unheard(both)
+
+    status, result = reconcile("--dry-run")
+
+    assert (status, result["differences"]) == (0, {})
+    assert Drift.objects.get().status == "gone"
+
+
+def test_finding_it_again_is_one_proposal(both: StripeSide) -> None:
+    _, remote_id = linked(both, name="Ada")
+    both.sandbox.customer_edit(remote_id, name="Countess")
+    unheard(both)
+
+    reconcile("--dry-run")
+    reconcile("--dry-run")
+
+    drift = Drift.objects.get()
+    assert drift.operation_id == Operation.objects.latest("pk").pk
+    assert ReconcileRun.objects.count() == 2
+
+
+@pytest.mark.feature("C7")
+def test_it_deletes_a_spare_that_a_late_create_of_ours_made(both: StripeSide) -> None:
+    """The create's outcome was unknown and the look-up found nothing; its effect came after that."""
+    ada, _ = linked(both, name="Ada")
+    SyncRequest.objects.filter(state__customer=ada).update(sends=2)
+    spare = both.sandbox.customer_add(name="Ada", metadata={"zenskar_id": str(ada.pk)})
+    unheard(both)
+
+    status, result = reconcile()
+
+    assert (status, result["repaired"]) == (0, 1)
+    assert spare["id"] not in both.sandbox.customers
+    assert both.there(ada)["name"] == "Ada"
+    assert SyncState.objects.get(remote_id=spare["id"]).status == "deleted"
+
+
+@pytest.mark.feature("C11")
+def test_it_goes_on_where_it_was_killed(both: StripeSide) -> None:
+    """Killed at each kind of step, and with what it did not commit forgotten: nothing is done twice."""
+    ada, remote_id = linked(both, name="Ada")
+    gone, _ = linked(both, name="Gone")
+    customer_delete(customer_id=gone.pk)
+    both.events()
+    both.sandbox.customer_edit(remote_id, name="Countess")
+    both.sandbox.customer_add(name="Eve", email="eve@example.com")
+    unheard(both)
+    operation = operation_create(
+        kind="customers.reconcile", filter={"integration": "stripe"}, reason="see", actor="user:ann"
+    )
+    operation_start(operation_id=operation.pk, actor="user:ann")
+
+    killed = killed_at("page")
+    for step in ("look", "repair", "close"):
+        with pytest.raises(Died):
+            dying_at(step)
+    Operation.objects.update(lease_until=LONG_AGO, next_step_at=LONG_AGO)
+    operation = operation_run(operation.pk, seconds=20)
+    both.rest()
+
+    assert killed == -signal.SIGKILL
+    assert (operation.state, operation.failed) == ("completed", 0)
+    assert operation_document(operation)["result"] | {"complete": True} == {
+        "integration_name": "stripe",
+        "dry_run": False,
+        "complete": True,
+        "compared": 3,
+        "missing_here": 1,
+        "imported": 1,
+        "differences": {"field_difference": 1, "missing_here": 1, "tombstone_mismatch": 1},
+        "repaired": 2,
+        "repairable": 0,
+        "proposed": 0,
+        "other": 0,
+    }
+    assert Customer.objects.filter(email="eve@example.com").count() == 1
+    ada.refresh_from_db()
+    assert ada.name == "Countess"
+    assert len(both.sandbox.customers) == 2
+
+
+@pytest.mark.feature("D11")
+def test_it_waits_while_stripe_does_not_answer(both: StripeSide) -> None:
+    both.sandbox.customer_add(name="Eve")
+    unheard(both)
+    both.sandbox.faults.add(route="GET /v1/customers", status=500, times=2)
+    both.sandbox.faults.add(route="GET /v1/customers", status=429, times=1)
+
+    status, result = reconcile()
+
+    assert (status, result["imported"], result["complete"]) == (0, 1, True)
+
+
+def test_it_calls_nothing_missing_when_a_page_could_not_be_read(
+    both: StripeSide, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked(both, name="Ada")
+    settings.STRIPE_API_KEY = "sk_test_wrong"
+    monkeypatch.setattr(kinds, "_LONGEST_PAUSE", 0.05)
+
+    status, result = reconcile()
+
+    assert (status, result["complete"]) == (1, False)
+    assert result["differences"] == {}
+    assert not Drift.objects.exists()
