@@ -111,9 +111,9 @@ def is_serving_requests() -> bool:
     return bool(_serving)
 
 
-def work_of(thread: int) -> str:
-    """What a thread is at: ``request GET /path``, ``task name[id]`` or the process's role; never a query string."""
-    return _names.get(thread) or process_role() or "process"
+def work_named(thread: int) -> str:
+    """What a thread is at: ``request GET /path`` or ``task name[id]``, never a query string; empty for neither."""
+    return _names.get(thread, "")
 
 
 def connect_signals() -> None:

@@ -8,13 +8,14 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Final
+from typing import Any, Final
 
 from dbresilience.postgresql.connection import Connection
 from dbresilience.statements import normalised
-from dbresilience.work import work_of
+from dbresilience.work import process_role, work_named
 
 _DEPTH: Final = 25
+_ITEMS: Final = 2 * _DEPTH
 _LINES: Final = 12
 # What every borrower passes through and nobody wants to read.
 _PLUMBING: Final = (
@@ -35,7 +36,7 @@ class Borrowing:
     lines and names can wait until somebody wants to read them.
     """
 
-    __slots__ = ("_stack", "connection", "pid", "reclaimed", "since", "thread", "thread_object", "warned", "work")
+    __slots__ = ("_stack", "_work", "connection", "pid", "reclaimed", "since", "thread", "thread_object", "warned")
 
     def __init__(self, connection: Connection, since: float, on_lost: Callable[[object], None]) -> None:
         self.connection = weakref.ref(connection, on_lost)
@@ -44,20 +45,27 @@ class Borrowing:
         self.thread_object = threading.current_thread()
         self.thread = threading.get_ident()
         self.pid = connection.pgconn.backend_pid
-        # Resolved now, since the thread may be at another request when somebody asks.
-        self.work = work_of(self.thread)
+        # Now, since the thread may be at another request when somebody asks; the process's role stays what it is.
+        self._work = work_named(self.thread)
         self.reclaimed = False
         self.warned = 0.0
-        stack: list[tuple[CodeType, int]] = []
+        # Codes and offsets by turns in one list: pairs would be objects for the collector to look through.
+        stack: list[Any] = []
         frame: FrameType | None = sys._getframe(2)
-        while frame is not None and len(stack) < _DEPTH:
-            stack.append((frame.f_code, frame.f_lasti))
+        while frame is not None and len(stack) < _ITEMS:
+            stack += (frame.f_code, frame.f_lasti)
             frame = frame.f_back
         self._stack = stack
 
+    @property
+    def work(self) -> str:
+        """What it was borrowed for: a request, a task, or whatever the process is."""
+        return self._work or process_role() or "process"
+
     def stack(self) -> list[str]:
         """Where it was borrowed, innermost last, as ``file:line in function: source``."""
-        found = [(code, _line_of(code, offset)) for code, offset in reversed(self._stack)]
+        pairs = zip(self._stack[::2], self._stack[1::2], strict=True)
+        found = [(code, _line_of(code, offset)) for code, offset in pairs][::-1]
         return _readable(found)
 
     def stack_now(self) -> list[str]:

@@ -9,11 +9,12 @@ import time
 from collections import Counter, deque
 from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 from psycopg_pool.base import AttemptWithBackoff
 from psycopg_pool.pool import AddConnection
@@ -31,6 +32,8 @@ RECONNECT_EVERY = 0.5
 
 OUTAGE_AFTER = 1.0
 """Seconds of failing to connect after which waiting for a connection is given up, when there is none at all."""
+
+_IDLE: Final = int(TransactionStatus.IDLE)
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +55,8 @@ class Pool(ConnectionPool[Connection]):
     the first sight of a dead connection the others are looked at, before anybody gets one of them.
 
     What psycopg_pool keeps private and this class touches: ``_lock``, ``_pool``, ``_nconns``, ``_nconns_min``,
-    ``_check_connection``, ``_add_connection``, ``_connect``, ``_shrink_pool``.
+    ``_check_connection``, ``_add_connection``, ``_connect``, ``_shrink_pool``, ``_putconn``, ``_waiting``, ``_closed``,
+    ``_reset``, ``_stats``; of its connections ``_pool``, ``_created_at``, ``_expire_at``.
     """
 
     def __init__(self, *, alias: str, config: PoolSettings, strict: bool, **options: Any) -> None:
@@ -106,11 +110,13 @@ class Pool(ConnectionPool[Connection]):
     def getconn(self, timeout: float | None = None) -> Connection:
         """Borrow a connection that is alive; as in psycopg, measured."""
         asked = time.monotonic()
-        try:
-            connection = super().getconn(timeout)
-        except (PoolTimeout, TooManyRequests):
-            self.counted["timeouts"] += 1
-            raise
+        connection = self._take_idle()
+        if connection is None:
+            try:
+                connection = super().getconn(timeout)
+            except (PoolTimeout, TooManyRequests):
+                self.counted["timeouts"] += 1
+                raise
         now = time.monotonic()
         self._waits.add(now - asked)
         borrowing = Borrowing(connection, now, self._vanished)
@@ -133,10 +139,11 @@ class Pool(ConnectionPool[Connection]):
                 # Its place was given to another one when it was taken away.
                 self._close_connection(conn)
                 return
-        broken = conn.closed
-        super().putconn(conn)
-        if broken and not self.closed:
-            self.sweep()
+        if not self._put_idle(conn, now):
+            broken = conn.closed
+            super().putconn(conn)
+            if broken and not self.closed:
+                self.sweep()
 
     def sweep(self) -> None:
         """Throw out every idle connection that is visibly dead, and have the rest asked before they are served."""
@@ -226,6 +233,37 @@ class Pool(ConnectionPool[Connection]):
             if connection is not None and not connection.closed:
                 with suppress(OSError, psycopg.Error):
                     os.close(connection.fileno())
+
+    def _take_idle(self) -> Connection | None:
+        """An idle connection that is alive, if there is one: psycopg's ``getconn`` without what it does to wait."""
+        with self._lock:
+            if self._closed or not self._pool:
+                return None
+            connection = self._pool.popleft()
+            self._nconns_min = min(self._nconns_min, len(self._pool))
+        try:
+            self._check_connection(connection)
+        except BaseException as exc:
+            self._putconn(connection, from_getconn=True)
+            if isinstance(exc, psycopg.Error):
+                return None
+            raise
+        self._stats[self._REQUESTS_NUM] += 1
+        connection._pool = self
+        return connection
+
+    def _put_idle(self, conn: Connection, now: float) -> bool:
+        """Put back a connection that nobody waits for and that may stay; otherwise psycopg's ``putconn`` is needed."""
+        if conn._pool is not self or self._reset or conn.pgconn.transaction_status != _IDLE:
+            return False
+        if conn._expire_at <= now or conn._created_at <= self._drained_at:
+            return False
+        with self._lock:
+            if self._closed or self._waiting:
+                return False
+            conn._pool = None
+            self._pool.append(conn)
+        return True
 
     def _check_connection(self, conn: Connection) -> None:
         now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,9 +50,9 @@ def pool_of(wrapper: DatabaseWrapper) -> Pool:
 
 
 @contextmanager
-def other_session() -> Iterator[psycopg.Connection[Any]]:
-    """A session that has nothing to do with Django."""
-    settings = connection.settings_dict
+def other_session(settings: Mapping[str, Any] | None = None) -> Iterator[psycopg.Connection[Any]]:
+    """A session that has nothing to do with Django, on the server of these settings or of the default alias."""
+    settings = settings or connection.settings_dict
     known = {
         "host": settings["HOST"],
         "port": settings["PORT"] or None,

@@ -4,32 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
-from pytest_django.plugin import DjangoDbBlocker
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # pytest-django makes a test database only when some test says that it wants one.
-    for item in items:
-        if "unflushed_db" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.django_db(transaction=True))
-
-
-@pytest.fixture(autouse=True)
-def _django_db_marker(request: pytest.FixtureRequest) -> None:
-    """In place of pytest-django's, which would empty all tables after each test of that mark."""
-    if "unflushed_db" not in request.fixturenames and request.node.get_closest_marker("django_db"):
-        request.getfixturevalue("_django_db_helper")
 
 
 @pytest.fixture
-def unflushed_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """The test database, for tests that write no row of the product: emptying all its tables takes a second."""
-    with django_db_blocker.unblock():
-        yield
-
-
-@pytest.fixture
-def accounts(unflushed_db: None) -> Iterator[str]:
+def accounts(transactional_db: None) -> Iterator[str]:
     """A table of two accounts with every class of constraint, dropped afterwards."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE EXTENSION IF NOT EXISTS btree_gist")

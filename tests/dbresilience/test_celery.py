@@ -7,7 +7,7 @@ from celery.worker import WorkController
 from tests.dbresilience.backends import fill, one, pool_of, pooled_alias
 from zenskar.celery import app
 
-pytestmark = [pytest.mark.feature("A3", "B2"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("A3", "B2"), pytest.mark.usefixtures("transactional_db")]
 
 
 def test_it_keeps_the_pool_over_celerys_tasks() -> None:

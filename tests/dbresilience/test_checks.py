@@ -11,7 +11,7 @@ from dbresilience.checks import pool_sum_check, pooler_check, settings_check
 from tests.dbresilience.backends import pooled_alias
 from tests.dbresilience.proxy import Proxy
 
-pytestmark = [pytest.mark.feature("B1", "B2", "B11"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("B1", "B2", "B11"), pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dbresilience.transactions import DEADLOCK, deadlock_retries, run_in_transac
 from tests.dbresilience.backends import other_session, pool_of, pooled_alias, terminate
 from tests.dbresilience.proxy import Proxy
 
-pytestmark = [pytest.mark.feature("A4", "B4", "B7"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("A4", "B4", "B7"), pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture(autouse=True)

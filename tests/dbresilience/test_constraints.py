@@ -9,7 +9,7 @@ from django.db import IntegrityError, connection, transaction
 from dbresilience.conf import retry_settings
 from dbresilience.constraints import ConstraintViolation, constraint_violation
 
-pytestmark = [pytest.mark.feature("A5", "B5"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("A5", "B5"), pytest.mark.usefixtures("transactional_db")]
 
 
 def violation(sql: str) -> ConstraintViolation:

@@ -18,7 +18,7 @@ from tests.dbresilience.backends import fill, one, other_session, pool_of, poole
 
 pytestmark = [
     pytest.mark.feature("B2"),
-    pytest.mark.usefixtures("unflushed_db"),
+    pytest.mark.usefixtures("transactional_db"),
     # Python 3.12 warns of any fork in a process with threads; that it is safe here is what these tests prove.
     pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
 ]

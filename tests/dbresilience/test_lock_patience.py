@@ -17,7 +17,7 @@ from dbresilience.conf import lock_settings
 from dbresilience.errors import LocksNotGranted
 from dbresilience.lock_patience import PatientExecutor, with_lock_patience
 
-pytestmark = [pytest.mark.feature("B1", "B6"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("B1", "B6"), pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from dbresilience import work
 from dbresilience.sqlstate import LOCK_NOT_AVAILABLE, sqlstate_of
 from tests.dbresilience.backends import one, other_session, pooled_alias
 
-pytestmark = [pytest.mark.feature("B1", "B11"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("B1", "B11"), pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from dbresilience.postgresql.watcher import watch_once
 from dbresilience.work import long_operation
 from tests.dbresilience.backends import one, pool_of, pooled_alias
 
-pytestmark = [pytest.mark.feature("B2", "B3"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("B2", "B3"), pytest.mark.usefixtures("transactional_db")]
 
 Watched = Callable[[], list[Any]]
 

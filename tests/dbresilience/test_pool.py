@@ -14,7 +14,7 @@ from dbresilience.postgresql.stats import pool_stats
 from tests.dbresilience import loads
 from tests.dbresilience.backends import ALIAS, fill, in_threads, one, pool_of, pooled_alias, terminate
 
-pytestmark = [pytest.mark.feature("A2", "B2"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("A2", "B2"), pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from django.db import OperationalError, connection, transaction
 from dbresilience.timeouts import without_command_timeout
 from tests.dbresilience.backends import one, pooled_alias
 
-pytestmark = [pytest.mark.feature("B1", "B11"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("B1", "B11"), pytest.mark.usefixtures("transactional_db")]
 
 LONGER = "SELECT 1 FROM pg_sleep(0.4)"
 

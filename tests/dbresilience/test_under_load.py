@@ -14,7 +14,7 @@ from tests.dbresilience import loads
 from tests.dbresilience.backends import fill, one, pool_of, pooled_alias
 from tests.dbresilience.proxy import Proxy
 
-pytestmark = [pytest.mark.feature("A15"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.feature("A15"), pytest.mark.usefixtures("transactional_db")]
 
 SEED = 20_251
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbresilience.work import role_of, work_of
+from dbresilience.work import process_role, role_of
 from tests.dbresilience.backends import one, pooled_alias
 
 pytestmark = [pytest.mark.feature("B2", "B8")]
@@ -25,7 +25,7 @@ def test_it_says_what_a_process_is_and_nothing_of_its_arguments(arguments: list[
     assert role_of(arguments) == role
 
 
-@pytest.mark.usefixtures("unflushed_db")
+@pytest.mark.usefixtures("transactional_db")
 def test_it_tells_the_server_who_connects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["manage.py", "relay"])
 
@@ -33,4 +33,4 @@ def test_it_tells_the_server_who_connects(monkeypatch: pytest.MonkeyPatch) -> No
         name = one("SELECT current_setting('application_name')")
 
     assert name == "manage.py relay"
-    assert work_of(0) == "manage.py relay"
+    assert process_role() == "manage.py relay"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,10 @@ from tests.dbresilience.backends import in_threads, one, other_session, pooled_a
 from tests.dbresilience.proxy import Proxy
 from tests.dbresilience.test_forking import in_child, use_five
 
-pytestmark = [pytest.mark.chaos, pytest.mark.feature("A15"), pytest.mark.usefixtures("unflushed_db")]
+pytestmark = [pytest.mark.chaos, pytest.mark.feature("A15"), pytest.mark.usefixtures("transactional_db")]
 
 SEED = int(os.environ.get("CHAOS_SEED", "20251"))
 SECONDS = min(60.0, float(os.environ.get("CHAOS_SECONDS", "60")))
-
-
-@pytest.fixture
-def unflushed_db(django_db_setup: None, django_db_blocker: object) -> Iterator[None]:
-    with django_db_blocker.unblock():  # type: ignore[attr-defined]
-        yield
 
 
 @pytest.mark.feature("B1", "B2")

@@ -9,7 +9,7 @@ from dbresilience.observations.pending import pending
 
 
 @pytest.fixture(autouse=True)
-def nothing_observed(unflushed_db: None) -> Iterator[None]:
+def nothing_observed(transactional_db: None) -> Iterator[None]:
     """Nothing observed before, and nothing left behind for tests that read what was committed."""
     _forget()
     yield
