@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count as counter
 from typing import Final
 
 from django.db import connections
@@ -22,6 +23,8 @@ from customers.sync.lease import Lease, lease_claim
 from customers.sync.ratelimit import Gate
 
 _BUDGET: Final = 5.0
+# Shared by the threads of a process; the claim of each is the next turn.
+_turns: Final = counter()
 
 
 def sync_due_once(*, budget: float = _BUDGET) -> int:
@@ -70,10 +73,13 @@ def _synchronise(lease: Lease) -> None:
 
 
 def _claim(config: SyncSettings, limit: int) -> list[Lease]:
-    """Up to ``limit`` due rows: of each class of every integration that is open, before the next class."""
+    """Up to ``limit`` due rows: of each class of every integration that is open, before the next class.
+
+    Of ten claims two look at webhooks first and one at bulk work, so that people who never rest starve neither.
+    """
     taken: list[Lease] = []
     open_ones = [integration for integration in integrations().values() if _open(integration)]
-    for priority in Priority:
+    for priority in _classes(next(_turns)):
         for integration in open_ones:
             if len(taken) < limit:
                 taken += lease_claim(
@@ -88,3 +94,8 @@ def _claim(config: SyncSettings, limit: int) -> list[Lease]:
 def _open(integration: Integration) -> bool:
     # While an account is closed its rows stay due and use up no attempts.
     return Gate(integration).closed_for() == 0
+
+
+def _classes(turn: int) -> list[Priority]:
+    first = {3: Priority.WEBHOOK, 7: Priority.WEBHOOK, 9: Priority.BULK}.get(turn % 10, Priority.INTERACTIVE)
+    return sorted(Priority, key=lambda priority: (priority != first, priority))
