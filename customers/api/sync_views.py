@@ -18,6 +18,7 @@ from customers.sync.health import sync_health
 from customers.sync.resolutions import ConflictNotFound, conflict_resolve
 from operations.audit import actor_of
 from operations.errors import FieldError
+from operations.idempotency.decorators import idempotent
 from operations.permissions import require
 from operations.scopes import Scope
 
@@ -63,6 +64,7 @@ class ConflictResolutionView(APIView):
             {200: ResolutionOutput}, 400, 404, 413, 415, conflict="It was resolved before, or cannot be decided so."
         ),
     )
+    @idempotent()
     def post(self, request: Request, customer_id: str, conflict_id: str) -> Response:
         require(request, "customers.resolve_conflict")
         decision = ResolutionInput(data=request.data)

@@ -17,6 +17,7 @@ from operations.audit import actor_of, audit_record
 from operations.database import descriptions
 from operations.errors import ProblemError
 from operations.health import system_health
+from operations.idempotency.decorators import idempotent
 from operations.permissions import require
 from operations.scopes import Scope
 from operations.serializers import StrictSerializer, query_values
@@ -132,6 +133,7 @@ class ConnectionsView(DatabaseView):
 class DiagnosticsView(DatabaseView):
     """Looks more closely, and answers each question."""
 
+    @idempotent(outside_for=60)
     def post(self, request: Request) -> Response:
         require(request, DIAGNOSE)
         Nothing(data=request.data or {}).is_valid(raise_exception=True)

@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 from dbresilience.errors import CommitUnknown
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of
+from operations.idempotency.errors import KeyInFlight
 from operations.idempotency.keys import Answer, HeldKey, Scope, key_begin
 from operations.idempotency.requests import HEADER, canonical_route, fingerprint_of, key_of_header
 from operations.json_bodies import JsonRenderer
@@ -28,14 +29,19 @@ KEPT: Final = frozenset({404, 409, 410, 412})
 """Problems that the same request would meet again; others are forgotten, so that it can be mended and repeated."""
 
 
-def idempotent(*, subject: Callable[[Any], str] = lambda data: "") -> Callable[[F], F]:
+def idempotent(
+    *, subject: Callable[[Any], str] = lambda data: "", outside_for: float | None = None
+) -> Callable[[F], F]:
     """Makes a method of an API view honour ``Idempotency-Key``; without the header nothing changes.
 
     The whole method runs in one transaction together with the record of its answer, and may run again like any such
-    transaction: it must do nothing but database work. A method that calls out uses ``operations.idempotency.keys``.
+    transaction: it must do nothing but database work.
 
     Args:
         subject: from the body of the answer, whom it speaks of, so that it can be erased.
+        outside_for: seconds that the method may take outside of any transaction, for one that calls out or takes long.
+            Its answer is kept when it has returned; after a crash in between, or when it takes longer, a repeat does it
+            again. So it must be harmless when it is done twice.
     """
 
     def decorate(method: F) -> F:
@@ -44,9 +50,11 @@ def idempotent(*, subject: Callable[[Any], str] = lambda data: "") -> Callable[[
             header = request.headers.get(HEADER)
             if header is None:
                 return method(view, request, *args, **kwargs)
-            held = _begin(request, header)
+            held = _begin(request, header, outside_for)
             if isinstance(held, Answer):
                 return _response(held, replayed=True)
+            if outside_for is not None:
+                return _carry_out_outside(held, lambda: method(view, request, *args, **kwargs), subject)
             return _carry_out(view, held, lambda: method(view, request, *args, **kwargs), subject)
 
         handler.is_idempotent = True  # type: ignore[attr-defined]
@@ -100,11 +108,11 @@ def idempotent_function(name: str) -> Callable[[F], F]:
     return decorate
 
 
-def _begin(request: Request, header: str) -> HeldKey | Answer:
+def _begin(request: Request, header: str, lease: float | None) -> HeldKey | Answer:
     key = key_of_header(header)
     method, route = str(request.method), canonical_route(request.path_info)
     scope = Scope(actor=actor_of(request), key=key, method=method, route=route[:500])
-    return key_begin(scope, fingerprint_of(method, route, request.query_params.lists(), request.data))
+    return key_begin(scope, fingerprint_of(method, route, request.query_params.lists(), request.data), lease=lease)
 
 
 def _carry_out(view: APIView, held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
@@ -131,6 +139,18 @@ def _carry_out(view: APIView, held: HeldKey, method: Callable[[], Any], subject:
             return _response(problem)
         _release(held)
         raise
+
+
+def _carry_out_outside(held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
+    try:
+        answer = _answer(method(), subject)
+    except BaseException:
+        _release(held)
+        raise
+    # Taken over meanwhile, it was done twice; this caller has the answer to what was done for it.
+    with suppress(KeyInFlight):
+        held.complete(answer)
+    return _response(answer)
 
 
 def _release(held: HeldKey) -> None:

@@ -148,12 +148,13 @@ class HeldKey:
             cursor.execute(RELEASE_SQL, {"id": self.id, "token": self.token})
 
 
-def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
+def key_begin(scope: Scope, fingerprint: str, *, lease: float | None = None) -> HeldKey | Answer:
     """Begin a request with a key, outside of any transaction.
 
     Args:
         scope: what the key is valid for.
         fingerprint: of all that was sent.
+        lease: seconds after which somebody else may take it over; None for ``IDEMPOTENCY_LEASE``.
 
     Returns:
         The key, if the request is ours to carry out, else the answer that it had.
@@ -171,7 +172,7 @@ def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
         "route": scope.route,
         "fingerprint": fingerprint,
         "token": token,
-        "lease": config.lease,
+        "lease": config.lease if lease is None else lease,
         "life": config.life,
         "correlation": correlation_id(),
     }
@@ -181,7 +182,7 @@ def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
             cursor.execute(BEGIN_SQL, values)
             if (row := cursor.fetchone()) is None:
                 continue
-            is_ours, key, known, status, headers, body, is_expired, lease = row
+            is_ours, key, known, status, headers, body, is_expired, left = row
             if is_ours:
                 return HeldKey(key, token)
             if is_expired:
@@ -192,10 +193,10 @@ def key_begin(scope: Scope, fingerprint: str) -> HeldKey | Answer:
                 raise KeyReused
             if status is not None:
                 return Answer(status=status, headers=orjson.loads(headers), body=bytes(body))
-            cursor.execute(TAKE_OVER_SQL, {"id": key, "token": token, "lease": config.lease})
+            cursor.execute(TAKE_OVER_SQL, {"id": key, "token": token, "lease": values["lease"]})
             if cursor.fetchone() is not None:
                 return HeldKey(key, token)
-            raise KeyInFlight(headers={"Retry-After": str(max(1, round(lease)))})
+            raise KeyInFlight(headers={"Retry-After": str(max(1, round(left)))})
     raise KeyInFlight(headers={"Retry-After": "1"})
 
 

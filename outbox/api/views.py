@@ -106,6 +106,8 @@ class RetryView(OutboxView):
 class ProcessView(OutboxView):
     """Brings what waits to the subscribers now, for a few seconds."""
 
+    # Bringing what still waits a second time brings nothing twice.
+    @idempotent(outside_for=PROCESS_SECONDS + 60)
     def post(self, request: Request) -> Response:
         require(request, "outbox.process_log")
         processed = relay_once(seconds=PROCESS_SECONDS)

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from operations.api.keyset import PageQuery, keyset_page, page_document
 from operations.audit import actor_of
 from operations.health import system_health
+from operations.idempotency.decorators import idempotent
 from operations.long_actions.documents import operation_document, plan_document
 from operations.long_actions.planning import operation_plan
 from operations.scopes import Scope
@@ -151,6 +152,7 @@ class ReplayView(ProjectionView):
     def get_throttles(self) -> list[Any]:
         return [*super().get_throttles(), ReplayThrottle()]
 
+    @idempotent()
     def post(self, request: Request, name: str) -> Response:
         projection_named(name)
         require(request, REPLAY)
@@ -182,6 +184,7 @@ class ReplayView(ProjectionView):
 class ResetView(ProjectionView):
     """Empties a read model; with the token of a first call."""
 
+    @idempotent()
     def post(self, request: Request, name: str) -> Response:
         projection_named(name)
         require(request, RESET)
@@ -205,6 +208,7 @@ class ResetView(ProjectionView):
 class ResolveView(ProjectionView):
     """Decides what becomes of a failure."""
 
+    @idempotent()
     def post(self, request: Request, failure_id: str) -> Response:
         require(request, RESOLVE)
         given = _validated(ResolveBody(data=request.data))
