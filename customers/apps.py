@@ -11,6 +11,7 @@ class CustomersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from customers.consistency.fixing import FixConsistency
         from customers.reconciling.accepted import RepairAccepted
         from customers.reconciling.kinds import ImportRemote, Reconcile
         from customers.stripe.readiness import stripe_register
@@ -30,7 +31,7 @@ class CustomersConfig(AppConfig):
         stripe_register()
         tile_register()
         troubles_register()
-        for kind in (RetryFailedSyncs(), Reconcile(), ImportRemote(), RepairAccepted()):
+        for kind in (RetryFailedSyncs(), Reconcile(), ImportRemote(), RepairAccepted(), FixConsistency()):
             kinds.register(kind)
         register(SyncLife())
         register(WebhooksLife())

@@ -11,6 +11,7 @@ from customers.api.descriptions import answers
 
 _TAGS: Final = ["consistency"]
 INTEGRATION: Final = OpenApiParameter("integration_name", str, description="of one integration; of all without it")
+DRY_RUN: Final = OpenApiParameter("dry_run", bool, description="true: only tell what would be done; false by default")
 _OVER: Final = OpenApiResponse(OpenApiTypes.OBJECT, description="It is over; `result` says what came of it.")
 _UNDER_WAY: Final = OpenApiResponse(
     OpenApiTypes.OBJECT, description="It goes on; poll the operation at `url`, which Location names too."
@@ -56,4 +57,51 @@ retry_failed_syncs: Final = _beginning(
     "may pass is tried again by itself, every hour for a day.",
     [INTEGRATION],
     _example("customers.retry_syncs", {"integration": "stripe"}, {"retried": 2, "skipped": 0}),
+)
+cleanup_orphaned: Final = _beginning(
+    "customers_cleanup_orphaned",
+    "Clean up what belongs to nobody, on either side",
+    "Compares both sides, within the rate and after all that is more urgent. What is safe by rule is cleaned up: what "
+    "we made ourselves, is old enough, has nothing hanging on it, and is not too much at once; the rest become "
+    "proposals. A dry run writes the differences down and changes nothing.",
+    [INTEGRATION, DRY_RUN],
+    _example(
+        "customers.reconcile",
+        {"integration": "stripe", "dry_run": True},
+        {"compared": 200, "differences": {"tombstone_mismatch": 1}, "repaired": 0, "repairable": 1, "proposed": 0},
+    ),
+)
+fix: Final = _beginning(
+    "customers_data_consistency_fix",
+    "Mend what is inconsistent",
+    "Goes through the checks of validate, mends what is safe and tells what is left to a person. A dry run only tells.",
+    [INTEGRATION, DRY_RUN],
+    _example(
+        "customers.fix",
+        {"integration": "stripe", "dry_run": False},
+        {"dry_run": False, "checks": {"customer_without_state": {"mended": 2}}},
+    ),
+)
+validate: Final = extend_schema_view(
+    get=extend_schema(
+        operation_id="customers_data_consistency_validate",
+        summary="What is inconsistent",
+        description="Counts what breaks the rules between customers and their sync states, up to a thousand each, in "
+        "our own tables; no integration is asked. `complete` is false when there was no time for all: then "
+        "`POST …/data-consistency/fix?dry_run=true` goes through everything, as an operation.",
+        tags=_TAGS,
+        parameters=[INTEGRATION],
+        responses=answers({200: OpenApiResponse(OpenApiTypes.OBJECT)}, 400),
+    )
+)
+integration_health: Final = extend_schema_view(
+    get=extend_schema(
+        operation_id="customers_integration_health",
+        summary="How an integration is doing",
+        description="`healthy`; `degraded` when anything failed, is retried or waits for a person; `critical` when no "
+        "call may start now or something has waited for a quarter of an hour. Counts stop at ten thousand.",
+        tags=_TAGS,
+        parameters=[OpenApiParameter("integration_name", str, OpenApiParameter.PATH)],
+        responses=answers({200: OpenApiResponse(OpenApiTypes.OBJECT)}, 400, 404),
+    )
 )

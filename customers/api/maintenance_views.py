@@ -6,14 +6,26 @@ from typing import Any, ClassVar
 
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from customers.api import maintenance_descriptions as descriptions
+from customers.consistency.fixing import FixConsistency
+from customers.consistency.health import integration_health
+from customers.consistency.validating import consistency_validate
 from customers.errors import InvalidQuery
+from customers.reconciling.kinds import ORPHANS, Reconcile, comparison_under_way
+from customers.sync.live_looks import live_look
 from customers.sync.trying_again import RetryFailedSyncs, integration_named
 from operations.api.begun import BeginningView
 from operations.errors import FieldError
 from operations.long_actions.kinds import Kind
+from operations.models import Operation
+from operations.permissions import require
+from operations.scopes import Scope
 from operations.serializers import StrictSerializer, query_values
+
+_UNCACHED = {"Cache-Control": "no-store"}
 
 
 class IntegrationQuery(StrictSerializer):
@@ -40,6 +52,66 @@ class RetryFailedSyncsView(BeginningView):
 
     def filter_of(self, request: Request) -> dict[str, Any]:
         return {"integration": query_of(request, IntegrationQuery)["integration_name"]}
+
+
+@descriptions.cleanup_orphaned
+class CleanupOrphanedView(BeginningView):
+    """What belongs to nobody, on either side."""
+
+    kind: ClassVar[Kind] = Reconcile()
+    # Pages of the other side are read within the request, so few of them are small.
+    small: ClassVar[int] = 30
+
+    def filter_of(self, request: Request) -> dict[str, Any]:
+        values = query_of(request, DryRunQuery)
+        return {"integration": values["integration_name"], "dry_run": values["dry_run"], "only": ORPHANS}
+
+    def begun(self, filter: dict[str, Any]) -> Operation | None:
+        return comparison_under_way(self.kind, filter)
+
+    def post(self, request: Request) -> Any:
+        # Calls to the other side take a thread of this process each: as many at once as elsewhere.
+        with live_look():
+            return super().post(request)
+
+    post.is_idempotent = True  # type: ignore[attr-defined]
+
+
+@descriptions.fix
+class FixView(BeginningView):
+    """What is inconsistent, mended."""
+
+    kind: ClassVar[Kind] = FixConsistency()
+
+    def filter_of(self, request: Request) -> dict[str, Any]:
+        values = query_of(request, DryRunQuery)
+        return {"integration": values["integration_name"], "dry_run": values["dry_run"]}
+
+
+class ConsistencyView(APIView):
+    """Base of the views that only look."""
+
+    required_scopes: ClassVar[dict[str, str]] = {"read": Scope.OPERATIONS_READ, "write": Scope.OPERATIONS_WRITE}
+
+
+@descriptions.validate
+class ValidateView(ConsistencyView):
+    """What breaks the rules."""
+
+    def get(self, request: Request) -> Response:
+        require(request, "customers.view_syncstate")
+        name = query_of(request, IntegrationQuery)["integration_name"]
+        return Response(consistency_validate(integration=name), headers=_UNCACHED)
+
+
+@descriptions.integration_health
+class IntegrationHealthView(ConsistencyView):
+    """How one integration is doing."""
+
+    def get(self, request: Request, integration_name: str) -> Response:
+        require(request, "customers.view_syncstate")
+        query_of(request, StrictSerializer)
+        return Response(integration_health(integration_name), headers=_UNCACHED)
 
 
 def query_of(request: Request, serializer: type[StrictSerializer]) -> dict[str, Any]:

@@ -34,6 +34,9 @@ from operations.serializers import StrictSerializer
 # The list is read in windows of the age of its records, some of them at once: an answer takes long, and one reader
 # that waits for each would never use the rate. Accounts grow, so each window is longer than the one before.
 _WINDOWS: Final = tuple(timedelta(days=days) for days in (1, 7, 30, 90, 365, 730, 1460))
+ORPHANS: Final = sorted(set(Drift.Kind.values) - {Drift.Kind.MISSING_HERE, Drift.Kind.FIELD_DIFFERENCE})
+"""Kinds of differences in which something belongs to nobody."""
+
 _SKEW: Final = timedelta(minutes=1)
 _THREADS: Final = 8
 _FAILURES_MOST: Final = 100
@@ -160,6 +163,15 @@ class ImportRemote(Reconcile):
     name = "customers.import"
     title = "Import what only the other side has"
     imports_only = True
+
+
+def comparison_under_way(kind: Kind, filter: Mapping[str, Any]) -> Operation | None:
+    """An operation that is not over and compares just the same; two at once would only share the rate."""
+    frozen = {**kind.freeze(filter), "until": ""}
+    for earlier in Operation.objects.open().filter(kind=kind.name).order_by("pk"):
+        if {**earlier.filter, "until": ""} == frozen:
+            return earlier
+    return None
 
 
 def _told(status: str, safe: bool) -> str:
