@@ -14,12 +14,21 @@ class OperationsConfig(AppConfig):
     def ready(self) -> None:
         # As the console calls them, in its lists and in the path above each page.
         for label, title in (("auth", "People"), ("django_celery_beat", "Schedule")):
-            apps.get_app_config(label).verbose_name = title
+            if apps.is_installed(f"django.contrib.{label}") or apps.is_installed(label):
+                apps.get_app_config(label).verbose_name = title
 
         from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
         from django.db.models.signals import post_migrate
 
-        from operations import logins, metrics, overview, recording, roles, tiles
+        from operations import (
+            checks,  # noqa: F401 - registers itself
+            logins,
+            metrics,
+            overview,
+            recording,
+            roles,
+            tiles,
+        )
         from operations.alerts.conf import alert_settings
         from operations.alerts.own import register_own
         from operations.conf import access_settings, retention_settings

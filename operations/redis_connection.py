@@ -9,9 +9,10 @@ from typing import Final, TypeVar
 
 import redis
 import structlog
-from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from dbresilience.typed_settings import setting
 
 T = TypeVar("T")
 
@@ -85,9 +86,14 @@ class PatientRedis:
 _shared: dict[str, PatientRedis] = {}
 
 
+def redis_url() -> str:
+    """``REDIS_URL``, or that of a Redis on this machine."""
+    return str(setting("REDIS_URL", "redis://localhost:6379/0"))
+
+
 def patient_redis() -> PatientRedis:
     """The process's own, on ``REDIS_URL``."""
-    url: str = settings.REDIS_URL
+    url = redis_url()
     if url not in _shared:
         _shared[url] = PatientRedis(url)
     return _shared[url]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from dbresilience.typed_settings import setting
 from outbox.conf import dead_policies, kafka_settings, outbox_settings, retention_settings
 from outbox.lanes import LANES, lane_of
 from outbox.policies import DeadPolicy, dead_policy
@@ -44,7 +44,7 @@ def check_subscribers(**_: Any) -> list[checks.CheckMessage]:
     except ImproperlyConfigured as exc:
         return [checks.Error(str(exc), id="outbox.E002")]
     names: set[str] = set()
-    for path in settings.OUTBOX_SUBSCRIBERS:
+    for path in setting("OUTBOX_SUBSCRIBERS", []):
         try:
             subscriber = import_string(path)()
         except ImportError as exc:

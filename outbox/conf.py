@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.conf import settings
-
 from dbresilience.typed_settings import as_number, number, pairs, setting, whole
 
 
@@ -96,8 +94,8 @@ def kafka_settings() -> KafkaSettings:
         ImproperlyConfigured: a value is no number or out of its range; the message names the setting.
     """
     return KafkaSettings(
-        bootstrap_servers=str(settings.KAFKA_BOOTSTRAP_SERVERS),
-        topic_prefix=str(settings.KAFKA_TOPIC_PREFIX),
+        bootstrap_servers=str(setting("KAFKA_BOOTSTRAP_SERVERS", "")),
+        topic_prefix=str(setting("KAFKA_TOPIC_PREFIX", "zenskar")),
         message_timeout=number("KAFKA_MESSAGE_TIMEOUT", 10.0, 0.5, 3600.0),
         message_max_bytes=whole("KAFKA_MESSAGE_MAX_BYTES", 1_000_000, 1_000, 1_000_000_000),
         partitions=whole("KAFKA_TOPIC_PARTITIONS", 6, 1, 10_000),

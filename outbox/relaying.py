@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from django.conf import settings
 from django.db import Error, close_old_connections, connection
 from django.utils.module_loading import import_string
 
+from dbresilience.typed_settings import setting
 from outbox.conf import outbox_settings
 from outbox.relay import SubscriberRelay
 from outbox.subscribers import Subscriber, subscribers
@@ -47,7 +47,7 @@ class Relay:
             if self._only is None or subscriber.name in self._only:
                 self._loops.append(_SubscriberLoop(subscriber, self._stop))
         if self._only is None:
-            self._loops += [_CompanionLoop(path, self._stop) for path in settings.OUTBOX_RELAY_COMPANIONS]
+            self._loops += [_CompanionLoop(path, self._stop) for path in setting("OUTBOX_RELAY_COMPANIONS", [])]
         for loop in self._loops:
             loop.start()
         log.info("relay_started", threads=[loop.name for loop in self._loops])

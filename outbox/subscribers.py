@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
 
-from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
+from dbresilience.typed_settings import setting
 from outbox.conf import outbox_settings
 from outbox.errors import ErrorClass, UnknownSubscriber
 from outbox.events import Event
@@ -137,7 +137,7 @@ class Subscriber:
 @lru_cache(maxsize=1)
 def subscribers() -> tuple[Subscriber, ...]:
     """The subscribers in use, in the order of OUTBOX_SUBSCRIBERS."""
-    return tuple(import_string(path)() for path in settings.OUTBOX_SUBSCRIBERS)
+    return tuple(import_string(path)() for path in setting("OUTBOX_SUBSCRIBERS", []))
 
 
 def subscriber_named(name: str) -> Subscriber:

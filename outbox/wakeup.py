@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import redis
 import structlog
-from django.conf import settings
+
+from operations.redis_connection import redis_url
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ class _Caller:
     def _send(self, channels: set[str]) -> bool:
         try:
             if self._client is None:
-                self._client = _client(settings.REDIS_URL)
+                self._client = _client(redis_url())
             for channel in channels:
                 self._client.publish(PREFIX + channel, b"")
         except (redis.RedisError, OSError, ValueError) as exc:
@@ -110,7 +111,7 @@ class Waiter:
         try:
             if self._subscription is None and time.monotonic() >= self._next_try:
                 # Kept as long as the subscription: a client that is collected closes its connections, this one too.
-                self._client = _client(settings.REDIS_URL)
+                self._client = _client(redis_url())
                 subscription = self._client.pubsub(ignore_subscribe_messages=True)
                 subscription.subscribe(*self._channels)
                 # Each channel is confirmed; a call that is made before that reaches nobody.

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Final, TypeVar
 
-from django.conf import settings
 from django.db.models import TextChoices
 
+from dbresilience.typed_settings import setting
 from outbox.consuming.messages import Message
 from outbox.errors import OutboxError
 from outbox.policies import DeadPolicy
@@ -131,7 +131,7 @@ def handlers_load() -> None:
     Raises:
         ImportError: one cannot be imported.
     """
-    for path in settings.KAFKA_HANDLERS:
+    for path in setting("KAFKA_HANDLERS", []):
         import_module(path)
 
 
