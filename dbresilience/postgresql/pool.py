@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import suppress
 from math import inf
 from typing import Any, Final
@@ -15,47 +15,31 @@ import psycopg
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
-from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool import PoolTimeout, TooManyRequests
 from psycopg_pool.pool import AddConnection
 
 from dbresilience.conf import PoolSettings
 from dbresilience.postgresql.borrowing import Borrowing
+from dbresilience.postgresql.connecting import ConnectingPool
 from dbresilience.postgresql.connection import Connection
 from dbresilience.postgresql.stats import PoolStats, Reservoir
 
 CHECK_AFTER = 0.5
 """Seconds without use after which a connection is asked before it is served (HikariCP's rule)."""
 
-RECONNECT_EVERY = 0.5
-"""Seconds between two attempts to connect, at most; psycopg's own grow without a bound, and so does an outage."""
-
-OUTAGE_AFTER = 1.0
-"""Seconds of failing to connect after which waiting for a connection is given up, when there is none at all."""
-
 _IDLE: Final = int(TransactionStatus.IDLE)
 
 log = structlog.get_logger(__name__)
 
 
-class _SteadyAttempt(AttemptWithBackoff):
-    """Attempts to connect that never lie further apart than ``RECONNECT_EVERY``."""
-
-    INITIAL_DELAY = 0.05
-
-    def update_delay(self, now: float) -> None:
-        super().update_delay(now)
-        self.delay = min(self.delay, RECONNECT_EVERY)
-
-
-class Pool(ConnectionPool[Connection]):
+class Pool(ConnectingPool):
     """A pool of ``size`` connections that are kept and ``max_overflow`` that close soon after use.
 
     Each opens when it is first needed, as in SQLAlchemy's QueuePool, so that a process with one thread holds one. On
     the first sight of a dead connection the others are looked at, before anybody gets one of them.
 
     What psycopg_pool keeps private and this class touches: ``_lock``, ``_pool``, ``_nconns``, ``_nconns_min``,
-    ``_check_connection``, ``_add_connection``, ``_connect``, ``_shrink_pool``, ``_putconn``, ``_waiting``, ``_closed``,
+    ``_check_connection``, ``_shrink_pool``, ``_return_connection``, ``_putconn``, ``_waiting``, ``_closed``,
     ``_reset``, ``_stats``; of its connections ``_pool``, ``_created_at``, ``_expire_at``.
     """
 
@@ -91,16 +75,11 @@ class Pool(ConnectionPool[Connection]):
         self.max_overflow = self.max_size - size
         self.lifetime = config.session_timeout or inf
         self.counted: Counter[str] = Counter()
-        self.last_connect_error = ""
         self._config = config
         self._strict = strict
         self._waits = Reservoir()
-        self._holds = Reservoir()
-        self._borrowed: dict[int, Borrowing] = {}
-        self._lost: list[Borrowing] = []
         self._sweeping = threading.Lock()
         self._suspect_before = -inf
-        self._failing_since: float | None = None
 
     def __del__(self) -> None:
         # A pool inherited by fork: its threads do not exist here, and its lock may be held for ever.
@@ -119,20 +98,16 @@ class Pool(ConnectionPool[Connection]):
                 raise
         now = time.monotonic()
         self._waits.add(now - asked)
-        borrowing = Borrowing(connection, now, self._vanished)
-        connection.borrowing = borrowing
-        self._borrowed[id(borrowing)] = borrowing
+        self._loans.lend(connection, now)
         return connection
 
     def putconn(self, conn: Connection) -> None:
         """Return a connection; as in psycopg, measured."""
-        borrowing, conn.borrowing = conn.borrowing, None
         now = time.monotonic()
         conn.returned_at = now
         conn.deadline = None
+        borrowing = self._loans.take_back(conn, now)
         if borrowing is not None:
-            self._borrowed.pop(id(borrowing), None)
-            self._holds.add(now - borrowing.since)
             if borrowing.warned:
                 self._say_returned(borrowing, now)
             if borrowing.reclaimed:
@@ -167,7 +142,7 @@ class Pool(ConnectionPool[Connection]):
 
     def stats(self) -> PoolStats:
         """What there is now, and what was counted."""
-        borrowed = list(self._borrowed.values())
+        borrowed = self._loans.open()
         figures = self.get_stats()
         requests = figures.get("requests_num", 0)
         capacity = self.max_size
@@ -190,18 +165,17 @@ class Pool(ConnectionPool[Connection]):
             connect_errors=figures.get("connections_errors", 0),
             last_connect_error=self.last_connect_error,
             wait=self._waits.percentiles(requests),
-            hold=self._holds.percentiles(requests - len(borrowed)),
+            hold=self._loans.holds.percentiles(requests - len(borrowed)),
             **{name: self.counted[name] for name in _COUNTED},
         )
 
     def borrowings(self) -> list[Borrowing]:
         """The loans of this moment."""
-        return list(self._borrowed.values())
+        return self._loans.open()
 
     def make_good(self) -> None:
         """Free the places of connections whose holder vanished without returning them."""
-        while self._lost:
-            borrowing = self._lost.pop()
+        for borrowing in self._loans.take_lost():
             self.counted["lost"] += 1
             log.warning(
                 "connection_lost_by_borrower", alias=self.alias, work=borrowing.work, borrowed_at=borrowing.stack()
@@ -214,7 +188,7 @@ class Pool(ConnectionPool[Connection]):
     def reclaim(self, borrowing: Borrowing) -> None:
         """Take a connection away from its holder, whose next use of it fails, and put a new one in its place."""
         connection = borrowing.connection()
-        if connection is None or self._borrowed.pop(id(borrowing), None) is None:
+        if connection is None or not self._loans.end(borrowing):
             return
         borrowing.reclaimed = True
         self.counted["reclaimed"] += 1
@@ -228,7 +202,7 @@ class Pool(ConnectionPool[Connection]):
 
         The child's copies of the sockets are closed, so that the server sees the parent's end when it comes.
         """
-        held = [one.connection() for one in self._borrowed.values()]
+        held = [one.connection() for one in self._loans.open()]
         for connection in [*self._pool, *held]:
             if connection is not None and not connection.closed:
                 with suppress(OSError, psycopg.Error):
@@ -286,34 +260,6 @@ class Pool(ConnectionPool[Connection]):
             self.drain()
         raise psycopg.OperationalError("the connection is dead")
 
-    def _connect(self, timeout: float | None = None) -> Connection:
-        try:
-            connection = super()._connect(timeout)
-        except Exception as exc:
-            self.last_connect_error = type(exc).__name__
-            self._fail_waiting(exc)
-            raise
-        self._failing_since = None
-        return connection
-
-    def _fail_waiting(self, error: Exception) -> None:
-        """Tell who waits that the server is away, once that has lasted: nobody holds a connection that could come."""
-        now = time.monotonic()
-        since = self._failing_since = self._failing_since or now
-        if now - since < OUTAGE_AFTER:
-            return
-        with self._lock:
-            if self._borrowed or self._pool:
-                return
-            waiting, self._waiting = list(self._waiting), deque()
-        for one in waiting:
-            away = psycopg.OperationalError(f"the server cannot be reached: {type(error).__name__}")
-            away.__cause__ = error
-            one.fail(away)
-
-    def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
-        super()._add_connection(attempt or _SteadyAttempt(timeout=self.reconnect_timeout), growing=growing)
-
     def _return_connection(self, conn: Connection, from_getconn: bool) -> None:
         if not from_getconn and not conn.closed and conn._expire_at <= time.monotonic():
             self.counted["recycled"] += 1
@@ -329,12 +275,6 @@ class Pool(ConnectionPool[Connection]):
         self.counted["overflow_closed"] += len(spare)
         for connection in spare:
             self._close_connection(connection)
-
-    def _vanished(self, reference: object) -> None:
-        # Runs in whatever thread collects garbage, with whatever lock held: only note it.
-        for key, borrowing in list(self._borrowed.items()):
-            if borrowing.connection is reference and self._borrowed.pop(key, None) is not None:
-                self._lost.append(borrowing)
 
     def _say_returned(self, borrowing: Borrowing, now: float) -> None:
         log.info(
