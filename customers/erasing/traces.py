@@ -15,7 +15,7 @@ from django.db.models import Q
 from customers.events import AGGREGATE, customer_payload_erased
 from customers.models import Conflict, Drift, SyncRequest, SyncState, Webhook
 from customers.sync.webhooks import ERASED_BODY
-from operations.erasing import texts_erase
+from operations.erasing import ERASED, texts_erase
 from operations.idempotency.keys import answers_forget
 from outbox.erasing import aggregate_erase
 from projections.erasing import failures_erase
@@ -48,8 +48,7 @@ def traces_erase(*, customer_id: UUID, values: Iterable[str]) -> None:
     requests = SyncRequest.objects.filter(state__in=states, resolved_at__isnull=False)
     requests.exclude(body={}, fields={}, error_message="").update(body={}, fields={}, error_message="")
     conflicts = _conflicts_erase(states)
-    drifts = list(Drift.objects.filter(customer=customer_id).values_list("pk", flat=True))
-    Drift.objects.filter(pk__in=drifts).update(fields=[], outcome="")
+    drifts = _differences_erase(customer_id, states)
     _webhooks_erase(states)
     answers_forget(subject=f"{AGGREGATE}:{customer_id}")
     traces = aggregate_erase(aggregate_type=AGGREGATE, aggregate_id=str(customer_id), redact=redact)
@@ -95,6 +94,18 @@ def _references(said: Any) -> dict[str, Any] | None:
     if not isinstance(said, dict):
         return None
     return {name: said[name] for name in _REFERENCES if name in said} or None
+
+
+def _differences_erase(customer_id: UUID, states: list[SyncState]) -> list[int]:
+    subjects = [f"remote:{state.remote_id}" for state in states if state.remote_id]
+    # There are few, of late comparisons alone: those that were found before the customer was linked are read for.
+    about = Drift.objects.filter(Q(customer=customer_id) | Q(state__in=states) | Q(subject__in=subjects))
+    drifts = list(about.select_for_update())
+    for drift in drifts:
+        drift.fields = [{"field": one.get("field")} for one in drift.fields]
+        drift.detail, drift.outcome = drift.detail and ERASED, drift.outcome and ERASED
+        drift.save(update_fields=["fields", "detail", "outcome"])
+    return [drift.pk for drift in drifts]
 
 
 def _webhooks_erase(states: list[SyncState]) -> None:

@@ -8,7 +8,7 @@ from django.db import connection
 
 from customers.erasing.services import customer_erase, erasures_sweep_once
 from customers.events import customer_payload
-from customers.models import Customer, Erasure
+from customers.models import Customer, Drift, Erasure
 from customers.services import customer_update
 from operations.audit import audit_record
 from operations.models import AuditEntry, Operation, TroubleNote
@@ -122,6 +122,17 @@ def everywhere(api: Api, stripe_side: StripeSide, collector: Collector) -> Custo
         message=f"no room for {NAME}",
         traceback=f"no room for {NAME}",
     )
+    Drift.objects.create(
+        customer=customer,
+        integration="stripe",
+        livemode=False,
+        kind="field_difference",
+        subject=f"customer:{customer.pk}",
+        fields=[{"field": "email", "ours": EMAIL, "theirs": FORMER}],
+        facts_hash="f",
+        detail=f"{EMAIL} here",
+        operation_id=1,
+    )
     TroubleNote.objects.create(source="s", fingerprint="f", note=f"call {PHONE}", updated_by="tests")
     operation = Operation.objects.create(kind="k", filter={}, reason=f"for {EMAIL.upper()}", actor="tests", eligible=0)
     operation.rows.create(key="1", state="failed", message=f"{NAME} was refused")
@@ -153,6 +164,7 @@ def test_it_leaves_nothing_of_a_person_in_any_column(api: Api, stripe_side: Stri
         "customers_conflict",
         "customers_webhook",
         "customers_directory",
+        "customers_drift",
         "operations_auditentry",
         "operations_idempotency",
         "operations_item",
