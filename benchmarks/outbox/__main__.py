@@ -16,7 +16,20 @@ from pathlib import Path
 
 from benchmarks.outbox.servers import servers
 
-PARTS = ("hand", "peer", "hot", "old", "publish", "latency", "console", "replay", "successes")
+PARTS = (
+    "hand",
+    "peer",
+    "peers",
+    "hot",
+    "stress",
+    "old",
+    "aged",
+    "publish",
+    "latency",
+    "console",
+    "replay",
+    "successes",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outbox", description=__doc__)
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--old", type=int, default=5_000_000, help="events already in the log")
+    parser.add_argument("--aged", type=int, default=10_000_000, help="events already in the log, for all figures")
+    parser.add_argument("--detours", type=int, default=100_000, help="aggregates that wait behind a dead event")
     parser.add_argument("--console", type=int, default=1_000_000, help="events in the console's list")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures there")
@@ -69,6 +84,12 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
             runs, ours=lambda: m.drain_ours("uniform", events), peer=lambda: m.drain_peer(max(2_000, events // 10))
         )
         return [_at_least("drain to Kafka, times django-outbox-pattern 3.2.1", found, "ours", "peer", 15)]
+    if part == "peers":
+        return _peers(events, min(runs, 3))
+    if part == "stress":
+        return _stress(events, min(runs, 3), options.detours)
+    if part == "aged":
+        return _aged(options.aged, events, min(runs, 3))
     if part == "hot":
         found = m.interleaved(
             runs, hot=lambda: m.drain_ours("hot", events), uniform=lambda: m.drain_ours("uniform", events)
@@ -108,6 +129,74 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
         )
         return [_at_least("drain into nothing with successes kept, of without", found, "kept", "off", 0.2)]
     return [_plain(f"console, list of {options.console:,} events (ms)", [m.console(options.console)], 300)]
+
+
+def _peers(events: int, runs: int) -> list[Row]:
+    """Into nothing, beside each peer; of the ordered ones the best is what counts."""
+    from benchmarks.outbox import measures as m
+    from benchmarks.outbox.peers import PEERS, Drained, peer_drain, peer_runs
+
+    peers = [peer for peer in PEERS if peer_runs(peer)]
+    rows = [
+        Row(f"{peer.name} needs Python {peer.python[0]}.{peer.python[1]}", 0.0, "", False, "not measured")
+        for peer in PEERS
+        if peer not in peers
+    ]
+    for kind, what, goal in (("uniform", "1,000 keys", 15), ("hot", "20 hot keys", 50)):
+        ours: list[float] = []
+        theirs: dict[str, list[Drained]] = {peer.name: [] for peer in peers}
+        for _ in range(runs):
+            ours.append(m.drain_nothing(events, kind))
+            for peer in peers:
+                theirs[peer.name].append(peer_drain(peer, kind))
+        rates = {name: [one.rate for one in found] for name, found in theirs.items()}
+        best = max((peer for peer in peers if peer.is_ordered), key=lambda peer: statistics.median(rates[peer.name]))
+        found = {"ours": ours, best.name: rates[best.name]}
+        rows.append(_at_least(f"drain at {what}, times {best.name}", found, "ours", best.name, goal))
+        for peer in peers:
+            ratio = statistics.median(ours) / statistics.median(rates[peer.name])
+            turned = sum(one.inversions for one in theirs[peer.name])
+            said = f"{peer.promises}; {peer.how}; {turned} inversions; {_spread({peer.name: rates[peer.name]})}"
+            rows.append(Row(f"  at {what}, times {peer.name}", ratio, "", True, said))
+    return rows
+
+
+def _stress(events: int, runs: int, detours: int) -> list[Row]:
+    from benchmarks.outbox import measures as m
+    from benchmarks.outbox import stress
+
+    found = m.interleaved(
+        runs,
+        plain=lambda: stress.plain(events),
+        snapshot=lambda: stress.snapshot(events),
+        blocked=lambda: stress.poison_blocked(events),
+        passed=lambda: stress.poison_passed(events),
+        detours=lambda: stress.detours(events, detours),
+    )
+    names = {
+        "snapshot": "an old snapshot held",
+        "blocked": "1 % of aggregates behind poison",
+        "passed": "1 % of events poison, passed",
+        "detours": f"{detours:,} open detours",
+    }
+    return [
+        _at_least(f"drain with {text}, of none", {one: found[one] for one in (name, "plain")}, name, "plain", 0.85)
+        for name, text in names.items()
+    ]
+
+
+def _aged(count: int, events: int, runs: int) -> list[Row]:
+    from benchmarks.outbox.aged import aged
+
+    found = aged(count, events, runs)
+    rates = [
+        _at_least(f"{name} with {count:,} events before, of none", found[name], "full", "empty", 0.9)
+        for name in ("publish", "drain")
+    ]
+    pages = {"list": "console, list of events", "board": "console, subscribers", "statistics": "statistics of the API"}
+    for name, text in {**pages, "metrics": "/metrics"}.items():
+        rates.append(_at_most(f"{text} with {count:,} events, times none (ms)", found[name], "full", "empty", 1.1))
+    return [*rates, _plain(f"/metrics with {count:,} events (ms)", found["metrics"]["full"], 100)]
 
 
 def _at_least(name: str, found: dict[str, list[float]], over: str, under: str, goal: float) -> Row:

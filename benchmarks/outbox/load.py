@@ -9,6 +9,7 @@ import orjson
 from django.db import connection, transaction
 
 from outbox.events import NewEvent
+from outbox.partitions import partitions_make
 from outbox.publishing import publish_many
 
 PAYLOAD = {
@@ -26,6 +27,18 @@ TABLES = (
 )
 
 
+OLD_SQL = """
+WITH written AS (
+  INSERT INTO outbox_event (uid, lane, topic, type, aggregate_type, aggregate_id, sequence, schema_version,
+                            payload, headers, origin, correlation_id, causation_id, traceparent, created_at)
+  SELECT gen_random_uuid(), g %% 64, 'customers', 'customer.updated', 'old', (g %% 100000)::text,
+         g / 100000, 1, %s::json, '{}'::json, '', '', '', '', clock_timestamp()
+    FROM generate_series(%s, %s) AS g RETURNING id, lane
+)
+INSERT INTO outbox_log (event_id, lane) SELECT id, lane FROM written ORDER BY id
+"""
+
+
 def keys(kind: str, count: int) -> list[str]:
     """``count`` aggregate ids: 1,000 ``uniform`` ones or 20 ``hot`` ones."""
     dice = random.Random(7)
@@ -40,28 +53,24 @@ def forget_all() -> None:
 
 def fill(aggregates: Sequence[str]) -> None:
     """Publish one event for each, and let the database settle."""
-    for start in range(0, len(aggregates), 5_000):
-        with transaction.atomic():
-            publish_many(new(aggregate) for aggregate in aggregates[start : start + 5_000])
+    publish_all(aggregates)
     settle()
 
 
+def publish_all(aggregates: Sequence[str]) -> None:
+    """Publish one event for each."""
+    for start in range(0, len(aggregates), 5_000):
+        with transaction.atomic():
+            publish_many(new(aggregate) for aggregate in aggregates[start : start + 5_000])
+
+
 def fill_old(count: int) -> None:
-    """Events that were sequenced long ago, written in bulk."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            WITH written AS (
-              INSERT INTO outbox_event (uid, lane, topic, type, aggregate_type, aggregate_id, sequence, schema_version,
-                                        payload, headers, origin, correlation_id, causation_id, traceparent, created_at)
-              SELECT gen_random_uuid(), g %% 64, 'customers', 'customer.updated', 'old', (g %% 100000)::text,
-                     g / 100000, 1, %s::json, '{}'::json, '', '', '', '', clock_timestamp()
-                FROM generate_series(1, %s) AS g RETURNING id, lane
-            )
-            INSERT INTO outbox_log (event_id, lane) SELECT id, lane FROM written ORDER BY id
-            """,
-            [orjson.dumps(PAYLOAD).decode(), count],
-        )
+    """Events that were sequenced long ago, written in bulk, a million at a time."""
+    payload = orjson.dumps(PAYLOAD).decode()
+    for first in range(1, count + 1, 1_000_000):
+        partitions_make(connection)
+        with connection.cursor() as cursor:
+            cursor.execute(OLD_SQL, [payload, first, min(count, first + 999_999)])
     settle()
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from confluent_kafka import Consumer, TopicPartition
 from django.db import connection, transaction
 
-from benchmarks.outbox import hand, load, peer
+from benchmarks.outbox import hand, load
+from benchmarks.outbox.peers import PEERS, peer_drain
 from customers.models import Customer
 from operations.long_actions.planning import operation_create
 from operations.long_actions.runner import operations_run_once
@@ -63,7 +64,8 @@ def drain_hand(kind: str, events: int) -> float:
 
 def drain_peer(events: int) -> float:
     """The same by django-outbox-pattern 3.2.1, in an environment of its own, into the same mock."""
-    return peer.drain(events)
+    pattern = next(peer for peer in PEERS if peer.name == "django-outbox-pattern")
+    return peer_drain(pattern, "uniform", sink="kafka", events=events).rate
 
 
 class Nothing(Subscriber):
@@ -79,14 +81,14 @@ class Nothing(Subscriber):
         return [Failure(event, ErrorClass.PERMANENT, "refused", "no") for event in first.values()]
 
 
-def drain_nothing(events: int, *, kept: bool = False) -> float:
-    """Events per second into nothing, with or without an attempt kept of each."""
+def drain_nothing(events: int, kind: str = "uniform", *, kept: bool = False) -> float:
+    """Events per second into nothing, sequencing included, with or without an attempt kept of each."""
     load.forget_all()
     subscriber = Nothing()
     subscription_ensure(subscriber)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE outbox_subscription SET keep_successes = %s", [kept])
-    load.fill(load.keys("uniform", events))
+    load.fill(load.keys(kind, events))
     started = time.perf_counter()
     done = relay_once(subscriber, seconds=600)
     assert done >= events, done

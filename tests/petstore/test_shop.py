@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 import pytest
-from django.conf import settings
+from django.conf import LazySettings, settings
 from django.contrib.auth.models import Permission
 from django.contrib.auth.models import User as User_
 from django.test import Client
@@ -13,7 +13,8 @@ from customers.sync.pokes import SyncPokes
 from examples.petstore.errors import OutOfStock
 from examples.petstore.models import Order, Pet, User
 from examples.petstore.services import order_place
-from outbox.models import StoredEvent
+from outbox.deciding import deliveries_skip
+from outbox.models import Delivery, StoredEvent
 from outbox.relay import relay_until_idle
 from projections.runner import projections_run_once
 from projections.verifying import projection_verify
@@ -243,6 +244,22 @@ def test_its_figures_are_those_of_the_log(shop: Api, monkeypatch: pytest.MonkeyP
     }
     assert (after["service_status"], after["kafka_status"]) == ("running", "connected")
     assert (health["status"], health["order_book"]) == ("healthy", "healthy")
+
+
+@pytest.mark.feature("D4", "D10")
+def test_what_was_given_up_is_neither_failed_nor_processed(shop: Api, settings: LazySettings) -> None:
+    settings.KAFKA_MESSAGE_MAX_BYTES = 2_000
+    pet(shop, description="x" * 2_000)
+    pet(shop)
+    relay_until_idle()
+    before = made(shop.get(f"{SHOP}/metrics"))["outbox_metrics"]
+    deliveries_skip(ids=[Delivery.objects.get(state="dead").pk], actor="user:ann", reason="too large")
+
+    after = made(shop.get(f"{SHOP}/metrics"))["outbox_metrics"]
+
+    names = ("pending_events", "failed_events", "processed_today")
+    assert [before[name] for name in names] == [0, 1, 1]
+    assert [after[name] for name in names] == [0, 0, 1]
 
 
 @pytest.mark.feature("D3", "A16")

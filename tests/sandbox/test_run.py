@@ -124,6 +124,7 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
             check=False,
         )
         created = _get(endpoints, "/api/v1/customers/")
+        ships = _has_command(family, "kafka_worker --group shipping")
         stripe_reads = _stripe_reads(endpoints)
         run.send_signal(signal.SIGINT)
         stopped = run.wait(30)
@@ -139,6 +140,7 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
     assert len(created["results"]) == 1
     assert stripe_reads < 8, "Stripe is asked when there is something to see, not all the time"
     assert stopped == 0
+    assert ships
     assert len(family) > 10
     assert not left_of(family)
     assert not mentioning(str(folder))
