@@ -18,6 +18,7 @@ from pytest_django import Settings
 from dbresilience.monitor.samples import sample_once
 from outbox.errors import ErrorClass
 from outbox.kafka import KafkaSubscriber
+from outbox.models import InboxPartition, ParkedMessage
 from outbox.publishing import publish
 from outbox.relay import relay_until_idle
 from tests.outbox.collecting import Collector, refusing
@@ -62,6 +63,7 @@ def given(transactional_db: None, settings: Settings, monkeypatch: pytest.Monkey
         for aggregate in ("bad", "good"):
             publish(new(aggregate))
     relay_until_idle()
+    _consumed()
     sample_once()
     Client().get("/api/v1/customers/")
 
@@ -72,6 +74,13 @@ def given(transactional_db: None, settings: Settings, monkeypatch: pytest.Monkey
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
+
+
+def _consumed() -> None:
+    """A partition of a consumer, and a dead message of it."""
+    InboxPartition.objects.create(consumer_group="shipping", topic="orders", partition=0)
+    place = {"consumer_group": "shipping", "topic": "orders", "partition": 0, "offset": 7}
+    ParkedMessage.objects.create(**place, event_id="e", aggregate_id="o", timestamp=0, headers=[], state="dead")
 
 
 def test_it_uses_only_names_that_exist(given: dict[str, set[str]]) -> None:
