@@ -163,6 +163,19 @@ class RemoteMessage:
     ignore: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePage:
+    """Some messages that the integration keeps.
+
+    Attributes:
+        messages: in any order.
+        after: where the next page begins, of at most 255 characters; empty after the last one.
+    """
+
+    messages: tuple[RemoteMessage, ...]
+    after: str = ""
+
+
 class Integration(ABC):
     """One system that keeps customers. Calls raise ``IntegrationError`` and never retry by themselves.
 
@@ -176,6 +189,7 @@ class Integration(ABC):
         key_lifetime: seconds for which an idempotency key is trusted after its first use.
         delete_policy: ``refuse``, ``delete`` or ``unlink``, when a customer is deleted here.
         remote_delete_policy: ``archive`` or ``conflict``, when it is deleted there.
+        messages_kept: seconds for which the integration keeps its messages.
         final_codes: codes of refusals that other values alone can cure, so that nothing is tried again by itself.
     """
 
@@ -188,7 +202,12 @@ class Integration(ABC):
     key_lifetime: float = 23 * 3600.0
     delete_policy: str = "refuse"
     remote_delete_policy: str = "archive"
+    messages_kept: float = 30 * 86_400.0
     final_codes: frozenset[str] = frozenset()
+
+    def is_set_up(self) -> bool:
+        """Whether there is a key and all else that calls need; work that nobody asked for is left undone otherwise."""
+        return True
 
     @abstractmethod
     def create_body(self, *, reference: str, fields: Fields) -> dict[str, Any]:
@@ -248,6 +267,18 @@ class Integration(ABC):
     @abstractmethod
     def webhook_verify(self, *, body: bytes, headers: Mapping[str, str]) -> RemoteMessage:
         """Check the signature of a webhook and read it. Raises ``WebhookRefused``."""
+
+    def messages(self, *, since: datetime, until: datetime, after: str = "") -> MessagePage | None:
+        """Messages about customers that were made in this time, as the integration keeps them: one call.
+
+        Args:
+            since, until: by the integration's clock.
+            after: of the page before; empty for the first one. If it is unknown by now, the first one comes again.
+
+        Returns:
+            None when the integration keeps none; what no webhook told is found by comparing both sides then.
+        """
+        return None
 
     @abstractmethod
     def webhook_record(self, payload: Mapping[str, Any]) -> tuple[RemoteRecord | None, str]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from celery import shared_task
 
+from customers.consistency.fixing import consistency_fix_once
 from customers.erasing.services import erasures_sweep_once
+from customers.reconciling.drifts import drifts_prune_once
+from customers.reconciling.kinds import comparisons_begin_once
+from customers.sync.polling import messages_poll_once
 from customers.sync.runner import sync_due_once
 from customers.sync.trying_again import failed_syncs_retry_once
 from customers.sync.webhooks import webhooks_process_once
@@ -32,3 +36,27 @@ def failed_syncs_retry() -> int:
 def erasures_sweep() -> int:
     """Go through the traces of people who are being erased."""
     return erasures_sweep_once()
+
+
+@shared_task
+def messages_poll() -> int:
+    """Ask for messages that no webhook brought."""
+    return messages_poll_once()
+
+
+@shared_task
+def comparisons_begin() -> int:
+    """Begin to compare both sides."""
+    return comparisons_begin_once()
+
+
+@shared_task
+def consistency_fix() -> int:
+    """Begin to mend what is inconsistent."""
+    return consistency_fix_once()
+
+
+@shared_task
+def drifts_prune() -> int:
+    """Remove differences that ended long ago."""
+    return drifts_prune_once()

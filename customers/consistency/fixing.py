@@ -14,7 +14,10 @@ from customers.consistency.checks import CHECKS, check_named
 from customers.consistency.validating import consistency_validate
 from customers.integrations import integration_get
 from customers.sync.trying_again import integration_named
+from operations.audit import SYSTEM
 from operations.long_actions.kinds import Batch, Item, Kind, NewItem, Outcome, Plan, skipped, succeeded
+from operations.long_actions.planning import operation_create
+from operations.long_actions.steering import operation_start
 from operations.models import Operation, OperationItem
 from operations.serializers import StrictSerializer
 from outbox.wakeup import wake
@@ -97,6 +100,19 @@ class FixConsistency(Kind):
             "dry_run": operation.filter["dry_run"],
             "checks": counts,
         }
+
+
+def consistency_fix_once() -> int:
+    """Begin the daily repair unless one is under way; 1 if it began."""
+    filter = {"integration": "", "dry_run": False}
+    if Operation.objects.open().filter(kind=FixConsistency.name, filter=filter).exists():
+        return 0
+    found = consistency_validate()["checks"]
+    if not any(one["fixable"] and one["count"] != 0 for one in found):
+        return 0
+    operation = operation_create(kind=FixConsistency.name, filter=filter, reason="The daily repair.", actor=SYSTEM)
+    operation_start(operation_id=operation.pk, actor=SYSTEM)
+    return 1
 
 
 def _mended(name: str, check_name: str, items: Sequence[tuple[Item, str]], *, dry_run: bool) -> list[Outcome]:

@@ -72,6 +72,10 @@ def integration_health(name: str) -> dict[str, Any]:
             "count": _bounded(waiting),
             "oldest_seconds": round(_age(waiting.order_by("id").values_list("received_at", flat=True)[:1]), 3),
         },
+        "messages": {
+            "asked_for_up_to": instant_text(account.polled_until) if account and account.polled_until else None,
+            "last_error": (account.polling_error or None) if account else None,
+        },
         "open_conflicts": conflicts,
         "open_proposals": proposals,
         "calls": {

@@ -35,6 +35,12 @@ class SyncAccount(models.Model):
     closed_until = models.DateTimeField(null=True, blank=True, help_text="no call starts before")
     failures = models.PositiveIntegerField(default=0, help_text="calls in a row that got no answer")
     error = models.TextField(blank=True, help_text="why it was closed last")
+    # Messages of the integration were asked for up to polled_until. While a window is read, polling_until is its end
+    # and polling_after the place in it.
+    polled_until = models.DateTimeField(null=True, blank=True)
+    polling_until = models.DateTimeField(null=True, blank=True)
+    polling_after = models.CharField(max_length=255, blank=True, default="", db_default="")
+    polling_error = models.TextField(blank=True, default="", db_default="")
 
     class Meta:
         constraints = [

@@ -40,6 +40,7 @@ class Webhook(models.Model):
     processed_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=16, choices=Outcome, default=Outcome.PENDING)
     reason = models.CharField(max_length=255, blank=True, help_text="why it was ignored")
+    polled = models.BooleanField(default=False, db_default=False, help_text="no webhook brought it: it was asked for")
     caused_by = models.ForeignKey(
         SyncRequest,
         on_delete=models.SET_NULL,

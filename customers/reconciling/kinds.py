@@ -22,12 +22,16 @@ from customers.integrations import (
     PermanentError,
     RateLimited,
     integration_get,
+    integrations,
 )
 from customers.models import Customer, Drift, ReconcileRun, SyncState
 from customers.reconciling.calling import BulkCalls
 from customers.reconciling.steps import CHUNK, Steps, chain_ended, put_off, run_open
 from customers.sync.trying_again import integration_named
+from operations.audit import SYSTEM
 from operations.long_actions.kinds import Batch, Item, Kind, NewItem, Outcome, Plan, failed, skipped
+from operations.long_actions.planning import operation_create
+from operations.long_actions.steering import operation_start
 from operations.models import Operation
 from operations.serializers import StrictSerializer
 
@@ -172,6 +176,31 @@ def comparison_under_way(kind: Kind, filter: Mapping[str, Any]) -> Operation | N
         if {**earlier.filter, "until": ""} == frozen:
             return earlier
     return None
+
+
+def comparison_begin(integration: str, *, actor: str, reason: str) -> Operation:
+    """Begin to compare both sides, unless that is under way; the operation.
+
+    Args:
+        integration: name of the other side.
+        actor: who, for the audit trail.
+        reason: why.
+    """
+    filter = {"integration": integration}
+    if (earlier := comparison_under_way(Reconcile(), filter)) is not None:
+        return earlier
+    operation = operation_create(kind=Reconcile.name, filter=filter, reason=reason, actor=actor)
+    return operation_start(operation_id=operation.pk, actor=actor)
+
+
+def comparisons_begin_once() -> int:
+    """Begin the daily comparison of each integration whose key can be used; how many."""
+    count = 0
+    for name, integration in integrations().items():
+        if integration.is_set_up():
+            comparison_begin(name, actor=SYSTEM, reason="The daily comparison.")
+            count += 1
+    return count
 
 
 def _told(status: str, safe: bool) -> str:

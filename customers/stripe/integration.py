@@ -12,6 +12,7 @@ from customers.integrations import (
     Fields,
     Found,
     Integration,
+    MessagePage,
     RecordPage,
     RemoteMessage,
     RemoteMissing,
@@ -20,6 +21,7 @@ from customers.integrations import (
 from customers.stripe import mapping
 from customers.stripe.client import CALL_TIMEOUT, errors_translated, stripe_client
 from customers.stripe.conf import stripe_settings
+from customers.stripe.events import events_page
 from customers.stripe.finding import CreatedSearch
 from customers.stripe.listing import customers_page
 from customers.stripe.signatures import message_read, message_record, signature_verify
@@ -58,6 +60,9 @@ class StripeIntegration(Integration):
         self.call_timeout = CALL_TIMEOUT
         self.delete_policy = self._config.delete_policy
         self.remote_delete_policy = self._config.remote_delete_policy
+
+    def is_set_up(self) -> bool:
+        return bool(self._config.api_key)
 
     def create_body(self, *, reference: str, fields: Fields) -> dict[str, Any]:
         return mapping.create_body(reference=reference, fields=fields)
@@ -111,6 +116,9 @@ class StripeIntegration(Integration):
     def webhook_verify(self, *, body: bytes, headers: Mapping[str, str]) -> RemoteMessage:
         signature_verify(body, headers.get("Stripe-Signature", ""), self._config.webhook_secrets)
         return message_read(body)
+
+    def messages(self, *, since: datetime, until: datetime, after: str = "") -> MessagePage:
+        return events_page(self._client, since=since, until=until, after=after)
 
     def webhook_record(self, payload: Mapping[str, Any]) -> tuple[RemoteRecord | None, str]:
         return message_record(payload)

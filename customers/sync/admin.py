@@ -213,6 +213,7 @@ class WebhookAdmin(RecordAdmin):
         "cause",
         "state",
         ("received_at", "processed_at"),
+        "came",
         "payload_block",
     )
 
@@ -242,6 +243,10 @@ class WebhookAdmin(RecordAdmin):
         }
         return format_html('{} <span class="quiet">{}</span>', badge(*shown[row.outcome]), row.reason)
 
+    @admin.display(description="How it came")
+    def came(self, row: Webhook) -> str:
+        return "It was asked for: no webhook had brought it." if row.polled else "As a webhook."
+
     @admin.display(description="Payload")
     def payload_block(self, row: Webhook) -> SafeString | str:
         return json_block(row.payload)
@@ -251,8 +256,16 @@ class WebhookAdmin(RecordAdmin):
 class SyncAccountAdmin(RecordAdmin):
     """Accounts with their rate limit, and whether calls to them are held back now."""
 
-    list_display = ("integration", "mode", "closed_until", "failures", "error")
-    fields = ("integration", "mode", "tokens", "refilled_at", "closed_until", "failures", "error")
+    list_display = ("integration", "mode", "closed_until", "failures", "error", "polled_until", "polling_error")
+    fields = (
+        "integration",
+        "mode",
+        ("tokens", "refilled_at"),
+        ("closed_until", "failures"),
+        "error",
+        ("polled_until", "polling_until"),
+        "polling_error",
+    )
     ordering = ("pk",)
     labels = {
         "tokens": "Calls that could start at once",
@@ -260,6 +273,9 @@ class SyncAccountAdmin(RecordAdmin):
         "closed_until": "No call starts before",
         "failures": "Calls in a row without an answer",
         "error": "Why calls were held back last",
+        "polled_until": "Messages asked for up to",
+        "polling_until": "Asking up to",
+        "polling_error": "Why messages could not be asked for",
     }
 
     @admin.display(description="Account")

@@ -66,7 +66,17 @@ def webhook_store(integration: Integration, message: RemoteMessage) -> bool:
     Returns:
         False when it was known already; the first one is kept as it is.
     """
-    reason = _not_ours(integration, message) or message.ignore
+    row = webhook_row(integration, message)
+    before = Webhook.objects.filter(integration=row.integration, event_id=row.event_id).exists()
+    # Two deliveries at the same moment: the unique index keeps one, and the other insert does nothing.
+    Webhook.objects.bulk_create([row], ignore_conflicts=True)
+    if not before and not row.reason:
+        wake("webhooks")
+    return not before
+
+
+def webhook_row(integration: Integration, message: RemoteMessage) -> Webhook:
+    """A message as a row, not saved yet; with the reason if it is of no interest."""
     row = Webhook(
         integration=integration.name,
         event_id=message.event_id,
@@ -78,15 +88,10 @@ def webhook_store(integration: Integration, message: RemoteMessage) -> bool:
         correlation_id=correlation_id(),
         traceparent=traceparent(),
     )
-    if reason:
+    if reason := _not_ours(integration, message) or message.ignore:
         row.outcome, row.reason = Webhook.Outcome.IGNORED, reason
         row.processed_at = Now()
-    before = Webhook.objects.filter(integration=row.integration, event_id=row.event_id).exists()
-    # Two deliveries at the same moment: the unique index keeps one, and the other insert does nothing.
-    Webhook.objects.bulk_create([row], ignore_conflicts=True)
-    if not before and not reason:
-        wake("webhooks")
-    return not before
+    return row
 
 
 def webhooks_process_once(*, limit: int = _BATCH) -> int:
