@@ -19,7 +19,7 @@ from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 
 from dbresilience.commits import Outcome, begin, commit_outcome, is_answer_lost
-from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded
+from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded, LockHeld
 from dbresilience.observations.outcomes import commit_resolved
 from dbresilience.sqlstate import is_connection_loss
 from dbresilience.turns import turn_taken
@@ -35,7 +35,9 @@ _LEVELS: Final[dict[str, IsolationLevel]] = {
 }
 
 _IDLE: Final = int(TransactionStatus.IDLE)
-_USUAL: Final = b"BEGIN; SELECT pg_current_xact_id()"
+_LOCK: Final = b"SELECT pg_try_advisory_xact_lock(%d)"
+_ID: Final = b"SELECT pg_current_xact_id()"
+_USUAL: Final = b"BEGIN; " + _ID
 
 
 @dataclass(slots=True)
@@ -47,17 +49,19 @@ class Options:
         isolation: level; None takes the connection's.
         read_only: whether it may write nothing; such a transaction takes no id.
         expires: monotonic instant by which it must be over; None for no such instant.
+        lock: number of the advisory lock that it holds from its beginning; None for none.
     """
 
     using: str
     isolation: IsolationName | None
     read_only: bool
     expires: float | None
+    lock: int | None
 
     @property
     def is_usual(self) -> bool:
         """Whether nothing special was asked for."""
-        return self.isolation is None and self.expires is None and not self.read_only
+        return self.isolation is None and self.expires is None and self.lock is None and not self.read_only
 
     def left(self) -> float | None:
         """Seconds until the deadline, not below 0; None without one."""
@@ -176,19 +180,26 @@ class OutermostRun:
             return
         self._history = getattr(session, "history", "")
         if options.is_usual and session.isolation_level is None:
-            self._transaction_id = begin(session, _USUAL)
+            (number,) = begin(session, _USUAL)
+            self._transaction_id = int(number)
             return
         level = _LEVELS[options.isolation] if options.isolation is not None else session.isolation_level
-        command = [b"BEGIN"]
+        opening = b"BEGIN"
         if level is not None:
-            command.append(b"ISOLATION LEVEL " + IsolationLevel(level).name.replace("_", " ").encode())
-        command.append(b"READ ONLY;" if options.read_only else b"; SELECT pg_current_xact_id();")
+            opening += b" ISOLATION LEVEL " + IsolationLevel(level).name.replace("_", " ").encode()
+        statements = [opening + b" READ ONLY"] if options.read_only else [opening, _ID]
         left = options.left()
         if left is not None:
             limit = max(1, ceil(left * 1000))
-            command.append(b"SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d" % (limit, limit))
+            statements += [b"SET LOCAL statement_timeout = %d" % limit, b"SET LOCAL lock_timeout = %d" % limit]
             session.deadline = options.expires
-        self._transaction_id = begin(session, b" ".join(command))
+        if options.lock is not None:
+            statements.append(_LOCK % options.lock)
+        found = begin(session, b"; ".join(statements))
+        if not options.read_only:
+            self._transaction_id = int(found[0])
+        if options.lock is not None and found[-1] != b"t":
+            raise LockHeld(LockHeld.__doc__)
 
     def _resolve(self, error: Error) -> None:
         """Find out what became of the transaction whose COMMIT went unanswered.

@@ -31,8 +31,8 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-def begin(session: psycopg.Connection[Any], command: bytes) -> int | None:
-    """Begin a transaction with statements sent as one message, and return the id that its first SELECT gives.
+def begin(session: psycopg.Connection[Any], command: bytes) -> list[bytes]:
+    """Begin a transaction with statements sent as one message, and return the value that each SELECT gives.
 
     The id is had in the message that begins the transaction, so it costs no exchange of its own; when the answer to
     COMMIT is lost it is too late to ask for it.
@@ -47,10 +47,7 @@ def begin(session: psycopg.Connection[Any], command: bytes) -> int | None:
     if results[-1].status == _FATAL_ERROR:
         # The server skips the rest of the message after an error.
         raise errors.error_from_result(results[-1], encoding=session.info.encoding)
-    for result in results:
-        if result.status == _TUPLES_OK and (value := result.get_value(0, 0)):
-            return int(value)
-    return None
+    return [result.get_value(0, 0) or b"" for result in results if result.status == _TUPLES_OK]
 
 
 def is_answer_lost(exc: BaseException) -> bool:

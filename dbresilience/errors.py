@@ -27,7 +27,11 @@ class DeadlineExceeded(OperationalError):
 
 
 class NestedTransaction(ProgrammingError):
-    """Inside another transaction the isolation level cannot be chosen any more, nor can it be read only."""
+    """Inside another transaction there is no isolation level, no lock to begin with and no reading only to choose."""
+
+
+class LockHeld(Exception):
+    """The advisory lock that the transaction was to begin with is held by another one. Nothing was done."""
 
 
 class LocksNotGranted(OperationalError):

@@ -44,6 +44,7 @@ def run_in_transaction(
     isolation: IsolationName | None = None,
     deadline: float | None = None,
     read_only: bool = False,
+    lock: int | None = None,
     repeatable: bool = True,
     using: str = DEFAULT_DB_ALIAS,
 ) -> T:
@@ -70,6 +71,8 @@ def run_in_transaction(
         deadline: seconds for all runs together. Becomes the lock and statement time-outs of each run, and is kept by
             the client when the server does not answer.
         read_only: whether the transaction may write nothing; on a standby it must be.
+        lock: number of an advisory lock (64 bits, signed) that the transaction holds from its beginning to its end. It
+            is asked for in the message that begins the transaction, and not waited for.
         repeatable: False runs the function once, whatever happens.
         using: alias of the database.
 
@@ -77,7 +80,8 @@ def run_in_transaction(
         ConnectionLost: the connection died inside, even if the function swallowed the error that said so.
         CommitUnknown: nobody can say whether the transaction committed.
         DeadlineExceeded: the deadline passed; nothing was committed.
-        NestedTransaction: a level or ``read_only`` was asked for inside another transaction.
+        LockHeld: another transaction has the lock; the function was not run.
+        NestedTransaction: a level, a lock or ``read_only`` was asked for inside another transaction.
         django.db.Error: whatever the last run raised.
     """
     attempts = _Attempts(
@@ -87,6 +91,7 @@ def run_in_transaction(
         deadline=deadline,
         read_only=read_only,
         using=using,
+        lock=lock,
     )
     if attempts.is_nested:
         with attempts.nested():
@@ -214,15 +219,16 @@ class _Attempts:
         deadline: float | None,
         read_only: bool,
         using: str,
+        lock: int | None = None,
     ) -> None:
         self._connection = transaction.get_connection(using)
         self.is_nested = self._connection.in_atomic_block
-        if self.is_nested and (isolation is not None or read_only):
+        if self.is_nested and (isolation is not None or read_only or lock is not None):
             raise NestedTransaction(NestedTransaction.__doc__)
         if deadline is not None and deadline <= 0:
             raise DeadlineExceeded(DeadlineExceeded.__doc__)
         expires = None if deadline is None else time.monotonic() + deadline
-        self._options = Options(using, isolation, read_only, expires)
+        self._options = Options(using, isolation, read_only, expires, lock)
         self._max_retries = max_retries
         self._retry_on = retry_on
         self._sqlstate: str | None = None

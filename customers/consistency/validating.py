@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from customers.consistency.checks import CHECKS, Check
 from customers.instants import instant_text
 from customers.integrations import Integration, integrations
 from customers.models import ReconcileRun
-from dbresilience.sqlstate import sqlstate_of
+from dbresilience.errors import DeadlineExceeded
+from dbresilience.transactions import run_in_transaction
 
 COUNTED_AT_MOST: Final = 1_000
 _SAMPLE: Final = 5
-_CANCELLED: Final = "57014"
 
 
 def consistency_validate(*, integration: str = "", seconds: float = 3.0) -> dict[str, Any]:
@@ -73,10 +72,11 @@ def _broken(check: Check, integration: Integration, seconds: float) -> list[str]
     if seconds <= 0:
         return None
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(max(1, int(seconds * 1000)))])
-            return check.broken(integration, after="", limit=COUNTED_AT_MOST + 1)
-    except OperationalError as exc:
-        if sqlstate_of(exc) != _CANCELLED:
-            raise
+        return run_in_transaction(
+            lambda: check.broken(integration, after="", limit=COUNTED_AT_MOST + 1),
+            deadline=seconds,
+            read_only=True,
+            repeatable=False,
+        )
+    except DeadlineExceeded:
         return None

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from dbresilience.errors import ConnectionLost
+from dbresilience.errors import ConnectionLost, LockHeld, NestedTransaction
 from dbresilience.transactions import run_in_transaction
 
 pytestmark = [pytest.mark.feature("A4"), pytest.mark.django_db(transaction=True)]
@@ -180,3 +181,33 @@ def test_it_gives_up_after_the_last_retry(accounts: str) -> None:
         run_in_transaction(fail, max_retries=2)
 
     assert len(runs) == 3
+
+
+@pytest.mark.parametrize("more", [{}, {"read_only": True}, {"deadline": 5.0, "isolation": "serializable"}])
+def test_it_begins_with_a_lock_or_not_at_all(more: dict[str, Any]) -> None:
+    held, go_on = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def first() -> None:
+        calls.append("first")
+        held.set()
+        assert go_on.wait(20)
+
+    def meanwhile() -> None:
+        assert held.wait(20)
+        try:
+            with pytest.raises(LockHeld):
+                run_in_transaction(lambda: calls.append("refused"), lock=-(2**63), **more)
+            run_in_transaction(lambda: calls.append("another's"), lock=7, **more)
+        finally:
+            go_on.set()
+
+    in_threads(lambda: run_in_transaction(first, lock=-(2**63), **more), meanwhile)
+    run_in_transaction(lambda: calls.append("later"), lock=-(2**63), **more)
+
+    assert calls == ["first", "another's", "later"]
+
+
+def test_it_takes_no_lock_inside_another_transaction() -> None:
+    with transaction.atomic(), pytest.raises(NestedTransaction):
+        run_in_transaction(lambda: None, lock=1)
