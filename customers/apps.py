@@ -12,8 +12,10 @@ class CustomersConfig(AppConfig):
 
     def ready(self) -> None:
         from customers.consistency.fixing import FixConsistency
+        from customers.reconciling import admin as differences  # noqa: F401 - registers itself
         from customers.reconciling.accepted import RepairAccepted
         from customers.reconciling.kinds import ImportRemote, Reconcile
+        from customers.reconciling.troubles import proposals_register
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
         from customers.sync.conf import sync_settings
@@ -31,6 +33,7 @@ class CustomersConfig(AppConfig):
         stripe_register()
         tile_register()
         troubles_register()
+        proposals_register()
         for kind in (RetryFailedSyncs(), Reconcile(), ImportRemote(), RepairAccepted(), FixConsistency()):
             kinds.register(kind)
         register(SyncLife())

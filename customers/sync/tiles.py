@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
-from customers.models import Conflict, SyncState, Webhook
+from customers.models import Conflict, Drift, SyncState, Webhook
 from operations.overview import Figure, Tone, register
 
 _COUNTED_AT_MOST: Final = 1000
@@ -30,6 +30,8 @@ def figures(request: HttpRequest) -> Sequence[Figure]:
         found.append(_figure(status.label.lower(), count, tone, f"{states}?status__exact={status}"))
     conflicts = f"{reverse('admin:customers_conflict_changelist')}?status__exact=open"
     found.append(_figure("open conflicts", _bounded(Conflict.objects.open()), "bad", conflicts))
+    proposals = f"{reverse('admin:customers_drift_changelist')}?status__exact=open"
+    found.append(_figure("proposals", _bounded(Drift.objects.open()), "warn", proposals))
     webhooks = f"{reverse('admin:customers_webhook_changelist')}?ended=pending"
     found.append(_figure("webhooks waiting", _bounded(Webhook.objects.pending()), "plain", webhooks))
     return found
@@ -40,7 +42,7 @@ def tile_register() -> None:
     register("Synchronisation", figures, permission="customers.view_syncstate", order=20)
 
 
-def _bounded(rows: QuerySet[SyncState] | QuerySet[Conflict] | QuerySet[Webhook]) -> int:
+def _bounded(rows: QuerySet[SyncState] | QuerySet[Conflict] | QuerySet[Drift] | QuerySet[Webhook]) -> int:
     return rows.order_by()[: _COUNTED_AT_MOST + 1].count()
 
 
