@@ -6,7 +6,8 @@ A partition of the event table may go when all of this holds:
    whoever drew one of its ids has ended, and what is there now is all that will ever be there.
 2. Each of its events is older than its topic is kept.
 3. Nothing of it waits to be sequenced, so every event of it has its place.
-4. Every cursor has passed the last of those places, no detour leads through it, and no open delivery is of it.
+4. Every cursor has passed the last of those places, no detour leads through it, no open delivery is of it, and readers
+   that are no subscribers (read models) are done with it.
 
 A partition of the log goes after the events that it places. Both are looked at again under the lock that removes them.
 DETACH CONCURRENTLY is no help: PostgreSQL refuses it where there is a default partition. The lock is held for as long
@@ -16,7 +17,7 @@ as dropping a file takes, and waited for at most a second, for whoever comes aft
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,11 +26,14 @@ from django.db import OperationalError, connection
 
 from dbresilience.transactions import run_in_transaction
 from outbox.conf import retention_settings
+from outbox.models import Retained
 from outbox.partitions import SIZE
 
 log = structlog.get_logger(__name__)
 
 SETTLED_SECONDS: Final = 10.0
+
+_readers: Final[dict[str, Callable[[], int | None]]] = {}
 
 ATTACHED_SQL: Final = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -103,6 +107,26 @@ class _Partition:
     start: int
     end: int
     sequence: str
+
+
+def reader_register(title: str, done_through: Callable[[], int | None]) -> None:
+    """Keep the log for readers that are no subscribers; an app does so in ``ready()``.
+
+    Args:
+        title: who reads, as said to an operator: ``a read model``.
+        done_through: the last place that all of them are done with for good; None if there are none.
+    """
+    _readers[title] = done_through
+
+
+def log_is_whole(topics: Iterable[str]) -> bool:
+    """Whether the log still has the first event of each of these topics.
+
+    A partition goes when each of its topics has a retention, so those without one have lost nothing.
+    """
+    kept = retention_settings().topics
+    removed = Retained.objects.filter(first_event_id__gt=1).exists()
+    return not (removed and any(topic in kept or "*" in kept for topic in topics))
 
 
 def partitions_prune(*, apply: bool, size: int = SIZE, wait: float = SETTLED_SECONDS) -> list[Judged]:
@@ -189,9 +213,10 @@ def _settled(wait: float) -> bool:
 
 def _drop(partition: _Partition, needed: str, values: dict[str, Any], *, apply: bool) -> Judged:
     sql = needed.format(partition=partition.name)
+    last = values["reach"] if "reach" in values else partition.end - 1
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
-        if (obstacle := cursor.fetchone()[0]) or not apply:
+        if (obstacle := cursor.fetchone()[0] or _reader_behind(last)) or not apply:
             return Judged(partition.name, obstacle or "", False)
 
     def work() -> str:
@@ -200,7 +225,7 @@ def _drop(partition: _Partition, needed: str, values: dict[str, Any], *, apply: 
             cursor.execute(f"LOCK TABLE {partition.table} IN ACCESS EXCLUSIVE MODE")
             # Again, now that nobody can read it and send an aggregate back into it.
             cursor.execute(sql, values)
-            if obstacle := cursor.fetchone()[0]:
+            if obstacle := cursor.fetchone()[0] or _reader_behind(last):
                 return str(obstacle)
             if "reach" in values:
                 cursor.execute(RETAINED_SQL, values)
@@ -214,3 +239,12 @@ def _drop(partition: _Partition, needed: str, values: dict[str, Any], *, apply: 
     if not obstacle:
         log.warning("partition_dropped", partition=partition.name)
     return Judged(partition.name, obstacle, not obstacle)
+
+
+def _reader_behind(last: int) -> str:
+    """Who is not done with everything up to a place; empty if nobody is behind."""
+    for title, done_through in _readers.items():
+        done = done_through()
+        if done is not None and done < last:
+            return f"{title} has not read all of it"
+    return ""

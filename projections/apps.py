@@ -17,7 +17,9 @@ class ProjectionsConfig(AppConfig):
         from operations.long_actions.kinds import register
         from operations.metrics import SCRAPED
         from operations.troubles import sources
+        from outbox.retention import reader_register
         from projections import alerts, checks  # noqa: F401 - the checks register themselves
+        from projections.beginning import log_done_through
         from projections.conf import projection_settings
         from projections.console.tile import read_models
         from projections.life import ReadModelsLife
@@ -33,3 +35,4 @@ class ProjectionsConfig(AppConfig):
         SCRAPED.register(ProjectionsCollector())
         alert_sources.register("projections", alerts.conditions)
         life_register(ReadModelsLife())
+        reader_register("a read model", log_done_through)

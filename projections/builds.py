@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
+from dbresilience.sqlstate import sqlstate_of
+from projections.beginning import LogNotWhole, build_begin
 from projections.errors import LeaseLost
 from projections.models import Build, BuildState
 from projections.models.build import FED
-from projections.projection import Projection
+from projections.projection import Batch, Projection
 from projections.registry import projection_named, projection_names
 from projections.tables import tables_make, views_point
 
@@ -135,18 +137,26 @@ def builds_ensure() -> list[Build]:
     builds = _fed()
     missing = set(projection_names()) - {build.projection for build in builds if build.state == BuildState.LIVE}
     if missing:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
-            for name in sorted(missing - set(_live_names())):
-                build_make(projection_named(name), BuildState.LIVE)
+        for name in sorted(missing):
+            _make_first(projection_named(name))
         builds = _fed()
     return builds
 
 
-def build_make(projection: Projection, state: BuildState) -> Build:
-    """Make an empty build, in the current transaction."""
-    build = Build.objects.create(projection=projection.name, version=projection.version, state=state)
+def build_make(projection: Projection, state: BuildState, begins: int | None = None) -> Build:
+    """Make a build, in the current transaction.
+
+    Args:
+        projection: whose.
+        state: what it is for.
+        begins: its first checkpoint, as ``build_begin`` gives it: None for an empty build before the first event.
+    """
+    build = Build.objects.create(
+        projection=projection.name, version=projection.version, state=state, cursor=begins or 0
+    )
     tables_make(projection, build.pk)
+    if begins is not None:
+        projection.bootstrap(Batch((), build.pk))
     if state is BuildState.LIVE:
         views_point(projection, build.pk)
     log.info("build_made", projection=projection.name, version=projection.version, build=build.pk, state=state.value)
@@ -232,5 +242,19 @@ def _fed() -> list[Build]:
     return list(Build.objects.filter(state__in=FED, projection__in=projection_names()).order_by("pk"))
 
 
-def _live_names() -> list[str]:
-    return list(Build.objects.filter(state=BuildState.LIVE).values_list("projection", flat=True))
+def _make_first(projection: Projection) -> None:
+    """Make the first build of a projection, unless another process has just done so."""
+
+    def work(begins: int | None) -> None:
+        if not Build.objects.filter(projection=projection.name, state=BuildState.LIVE).exists():
+            build_make(projection, BuildState.LIVE, begins)
+
+    try:
+        build_begin(projection, work)
+    except LogNotWhole as exc:
+        # The others go on; health says that this one was not built.
+        log.error("build_not_made", projection=projection.name, reason=exc.detail)
+    except IntegrityError as exc:
+        # Of two that begin at once one is kept; the other one's tables went with its transaction.
+        if sqlstate_of(exc) != "23505":
+            raise

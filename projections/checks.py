@@ -9,6 +9,8 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from outbox.conf import retention_settings
+from projections.beginning import has_bootstrap
 from projections.conf import projection_settings
 from projections.projection import Projection
 from projections.registry import SETTING
@@ -41,7 +43,22 @@ def check_projections(**_: Any) -> list[checks.CheckMessage]:
             found.append(
                 checks.Error(f"{projection} is keyed and cannot forget a row.", hint=hint, id="projections.E005")
             )
+        found += _retention_warnings(projection)
     return found
+
+
+def _retention_warnings(projection: Projection) -> list[checks.CheckMessage]:
+    """A projection whose events are removed one day must be able to begin without them."""
+    try:
+        kept = retention_settings().topics
+    except ImproperlyConfigured:
+        # The outbox's own check says so.
+        return []
+    if has_bootstrap(projection) or not any(topic in kept or "*" in kept for topic in projection.topics):
+        return []
+    hint = "Write bootstrap(), which begins at the present state; without it there is no rebuild once events are gone."
+    text = f"{projection} reads topics whose old events OUTBOX_RETENTION removes."
+    return [checks.Warning(text, hint=hint, id="projections.W006")]
 
 
 def _table_errors(projection: Projection, owners: dict[str, str]) -> list[checks.CheckMessage]:

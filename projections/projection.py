@@ -109,6 +109,15 @@ class Projection:
         """
         raise NotImplementedError
 
+    def bootstrap(self, batch: Batch) -> None:
+        """Fill the tables of a new build from the present state, where retention has removed the log's first events.
+
+        Called in the transaction that makes the build, with a batch without events. It sees exactly what the events up
+        to the build's checkpoint have done; every later event comes to ``apply``, and no earlier one does. Rows that
+        are guarded by the sequence of their aggregate take it from ``outbox_aggregate``.
+        """
+        raise NotImplementedError
+
     def expected(self, events: Iterable[Event]) -> Rows:
         """The rows that follow from all events, computed in the simplest way, for ``projection_verify``.
 

@@ -18,6 +18,7 @@ from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import ProblemError
 from outbox.reading import places_between
+from projections.beginning import build_begin
 from projections.builds import LOCK_KEY, HeldBuild, build_make, build_release
 from projections.models import Build, BuildState
 from projections.models.build import FED
@@ -126,24 +127,27 @@ class Comparison:
 def rebuild_start(*, name: str, actor: str) -> Build:
     """Begin a new build of the newest version, which runners fill from the beginning of the log.
 
+    Where retention has removed that beginning, it starts from the projection's ``bootstrap``.
+
     Raises:
         UnknownProjection: there is none of this name.
         RebuildRunning: there is one already.
         NoSuchBuild: nothing has been built yet; the first build needs no rebuild.
+        LogNotWhole: the beginning of the log is gone, and the projection cannot do without.
     """
     projection = projection_named(name)
 
-    def begin() -> Build:
+    def begin(begins: int | None) -> Build:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
         _build(name, BuildState.LIVE)
         if Build.objects.filter(projection=name, state=BuildState.BUILDING).exists():
             raise RebuildRunning
-        build = build_make(projection, BuildState.BUILDING)
+        build = build_make(projection, BuildState.BUILDING, begins)
         _audit(actor, "started", name, {"build": build.pk, "version": build.version})
         return build
 
-    return run_in_transaction(begin)
+    return build_begin(projection, begin)
 
 
 def rebuild_cancel(*, name: str, actor: str) -> None:

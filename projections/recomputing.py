@@ -15,6 +15,7 @@ from django.db import transaction
 
 from outbox.events import Event
 from outbox.reading import Waiting, aggregates_read
+from outbox.retention import log_is_whole
 from projections.applying import Aggregate, events_apply
 from projections.models import Build
 from projections.projection import Batch, Projection
@@ -28,6 +29,7 @@ class Recomputed(Enum):
     """What became of an aggregate."""
 
     DONE = "done"
+    GONE = "the first events of it were removed by retention"
     WAITS = "waits behind a failure"
     FAILED = "an event of it cannot be applied any more"
 
@@ -56,6 +58,11 @@ def aggregates_recompute(
         return result
     read = aggregates_read([Waiting(*one, 1, build.cursor) for one in rest], _ALL, projection.topics)
     events = {one: read[one][0] for one in rest}
+    # Of an aggregate without its first events nothing can be computed but wrong rows.
+    gone = [] if log_is_whole(projection.topics) else [one for one in rest if not _has_first(events[one])]
+    result |= dict.fromkeys(gone, Recomputed.GONE)
+    rest = [one for one in rest if one not in gone]
+    events = {one: events[one] for one in rest}
     held_back = passed_over(build.pk, [event for one in rest for event in events[one]])
     events = {one: [event for event in found if event.id not in held_back] for one, found in events.items()}
     if _all_or_none(projection, build, events):
@@ -64,6 +71,10 @@ def aggregates_recompute(
         done = _all_or_none(projection, build, {one: events[one]})
         result[one] = Recomputed.DONE if done else Recomputed.FAILED
     return result
+
+
+def _has_first(events: Sequence[Event]) -> bool:
+    return bool(events) and events[0].sequence == 1
 
 
 def _all_or_none(projection: Projection, build: Build, events: dict[Aggregate, list[Event]]) -> bool:

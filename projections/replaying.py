@@ -147,7 +147,7 @@ class ReplayKind(Kind):
         found = aggregates_recompute(projection, build, aggregates)
         counts = {what: sum(one is what for one in found.values()) for what in Recomputed}
         text = ", ".join(f"{count} {what.value}" for what, count in counts.items() if count) or "nothing to do"
-        if counts[Recomputed.FAILED]:
+        if counts[Recomputed.FAILED] or counts[Recomputed.GONE]:
             return failed(item, "not_computable", text)
         return succeeded(item, text)
 

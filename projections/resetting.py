@@ -8,9 +8,9 @@ import structlog
 from django.core import signing
 from django.db.models.functions import Now
 
-from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import FieldError, ProblemError
+from projections.beginning import build_begin
 from projections.builds import build_make
 from projections.models import Build, BuildState, Detour, Failure, FailureState
 from projections.models.failure import ACTIVE
@@ -61,6 +61,7 @@ def projection_reset(*, name: str, token: str, actor: str) -> Build:
         UnknownProjection: there is none of this name.
         NothingBuilt: there is nothing to reset.
         ConfirmationRefused: as said there.
+        LogNotWhole: the beginning of the log is gone, and the projection cannot do without.
     """
     _live(name)
     try:
@@ -70,19 +71,19 @@ def projection_reset(*, name: str, token: str, actor: str) -> Build:
     if (named, holder) != (name, actor):
         raise _refused()
 
-    def work() -> Build:
+    def work(begins: int | None) -> Build:
         old = Build.objects.select_for_update().filter(pk=build_id, state=BuildState.LIVE).first()
         if old is None:
             raise _refused()
         # Before the new one is made: one build is live at a time.
         build_retire(old)
-        new = build_make(projection_named(name), BuildState.LIVE)
+        new = build_make(projection_named(name), BuildState.LIVE, begins)
         tables_drop(projection_named(name).tables, old.pk)
         detail = {"retired": old.pk, "made": new.pk, "cursor": old.cursor}
         audit_record(actor=actor, action="projection.reset", target=f"projection:{name}", detail=detail)
         return new
 
-    return run_in_transaction(work)
+    return build_begin(projection_named(name), work)
 
 
 def build_retire(build: Build) -> None:

@@ -10,7 +10,9 @@ from django.db.models.functions import Now
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import FieldError, ProblemError
+from outbox.models import StoredEvent
 from outbox.reading import Waiting, aggregates_read
+from outbox.retention import log_is_whole
 from projections.models import Build, Detour, Failure, FailureState, Strategy
 from projections.models.build import FED
 from projections.models.failure import ACTIVE
@@ -77,6 +79,7 @@ def _resolve(failure_id: int, strategy: str, actor: str, note: str, compensation
     if chosen in (Strategy.RETRY, Strategy.REBUILD_AGGREGATE):
         if chosen is Strategy.REBUILD_AGGREGATE:
             _require_keyed(projection, failure.aggregate_type)
+            _require_first(projection, failure)
             detour.rebuild, detour.next_sequence = True, 1
         failure.state, failure.next_retry_at = FailureState.RETRYING, Now()
     else:
@@ -117,6 +120,20 @@ def _require_keyed(projection: Projection, aggregate_type: str) -> None:
     if projection.keyed_by != aggregate_type:
         raise _refused(
             f"Rows of {projection.name} do not follow from one {aggregate_type} alone; rebuild the projection instead.",
+            "/compensation_strategy",
+        )
+
+
+def _require_first(projection: Projection, failure: Failure) -> None:
+    if log_is_whole(projection.topics):
+        return
+    # By outbox_event_aggregate.
+    first = StoredEvent.objects.filter(
+        aggregate_type=failure.aggregate_type, aggregate_id=failure.aggregate_id, sequence=1
+    )
+    if not first.exists():
+        raise _refused(
+            "Retention has removed the first events of this aggregate; its rows cannot be computed from the others.",
             "/compensation_strategy",
         )
 

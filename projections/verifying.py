@@ -12,8 +12,10 @@ from typing import Any, Final
 from django.db import connection
 
 from dbresilience.transactions import run_in_transaction
+from operations.errors import ProblemError
 from outbox.events import Event
 from outbox.ordered import ordered_read
+from outbox.retention import log_is_whole
 from projections.models import Build, BuildState, Detour, Failure
 from projections.models.failure import PASSED_OVER
 from projections.projection import Projection, Rows, Table
@@ -21,6 +23,14 @@ from projections.registry import projection_named
 
 SHOWN: Final = 20
 READ_AT_ONCE: Final = 5_000
+
+
+class NotVerifiable(ProblemError):
+    """Retention has removed the first events of its topics: what should follow from the log is not known any more."""
+
+    status = 409
+    code = "log_not_whole"
+    title = "Log not whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,11 @@ def projection_verify(*, name: str, build_id: int | None = None) -> Verified:
     Raises:
         UnknownProjection: none of this name is listed.
         Build.DoesNotExist: nothing has been built yet.
+        NotVerifiable: the log's first events are gone.
     """
+
+    if not log_is_whole(projection_named(name).topics):
+        raise NotVerifiable
 
     def work() -> Verified:
         builds = Build.objects.filter(projection=name).exclude(state=BuildState.RETIRED)

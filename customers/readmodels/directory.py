@@ -42,6 +42,21 @@ ON CONFLICT (customer_id) DO UPDATE
 """
 
 
+# Customers as they are, by primary key, each with the number of its last event and, while that is kept, its origin.
+PRESENT_SQL: Final = """
+SELECT c.id::text, c.name, c.email, c.phone, c.version, c.updated_at, a.sequence, COALESCE(e.origin, '')
+  FROM customers_customer c
+  JOIN outbox_aggregate a ON a.aggregate_type = %(kind)s AND a.aggregate_id = c.id::text
+  LEFT JOIN outbox_event e ON e.aggregate_type = a.aggregate_type AND e.aggregate_id = a.aggregate_id
+       AND e.sequence = a.sequence
+ WHERE c.deleted_at IS NULL AND c.id > %(after)s::uuid
+ ORDER BY c.id LIMIT %(most)s
+"""
+_FIRST: Final = str(UUID(int=0))
+_AT_ONCE: Final = 2_000
+_PRESENT: Final = ("customer_id", "name", "email", "phone", "version", "updated_at", "last_sequence", "origin")
+
+
 class CustomerDirectory(Projection):
     """Keyed by customer: any row follows from the events of its customer alone."""
 
@@ -71,6 +86,18 @@ class CustomerDirectory(Projection):
                 [customers],
             )
 
+    def bootstrap(self, batch: Batch) -> None:
+        statement, after = APPLY_SQL.format(table=batch.table(self.tables[0])), _FIRST
+        with connection.cursor() as cursor:
+            while True:
+                cursor.execute(PRESENT_SQL, {"kind": AGGREGATE, "after": after, "most": _AT_ONCE})
+                found = [dict(zip(_PRESENT, row, strict=True)) for row in cursor.fetchall()]
+                if not found:
+                    return
+                rows = [{**row, "deleted": False, "words": _words(row)} for row in found]
+                cursor.execute(statement, {"rows": orjson.dumps(rows).decode()})
+                after = found[-1]["customer_id"]
+
     def expected(self, events: Iterable[Event]) -> Rows:
         found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for event in events:
@@ -90,8 +117,16 @@ def _row(event: Event) -> dict[str, Any]:
     # A field that is missing is an error, not an empty value.
     row = {name: payload[name] for name in ("customer_id", "name", "email", "phone", "version", "updated_at")}
     deleted = event.type in _GONE
-    words = sorted({word for text in (row["name"], row["email"], row["phone"]) for word in words_of(text or "")})
-    return row | {"deleted": deleted, "origin": event.origin, "last_sequence": event.sequence, "words": words}
+    return row | {
+        "deleted": deleted,
+        "origin": event.origin,
+        "last_sequence": event.sequence,
+        "words": _words(row),
+    }
+
+
+def _words(row: Mapping[str, Any]) -> list[str]:
+    return sorted({word for text in (row["name"], row["email"], row["phone"]) for word in words_of(text or "")})
 
 
 def words_of(text: str) -> list[str]:

@@ -37,6 +37,14 @@ UPDATE {table} o SET status = n.status, confirmed_at = COALESCE(n.confirmed_at, 
 """
 
 
+# Orders as they are, each with the number of its last event.
+PRESENT_SQL: Final = """
+INSERT INTO {table} (order_id, customer_id, pet_id, quantity, total, status, ordered_at, confirmed_at, last_sequence)
+SELECT o.id, o.customer_id, o.pet_id, o.quantity, o.total, o.status, o.created_at, o.confirmed_at, a.sequence
+  FROM petstore_order o JOIN outbox_aggregate a ON a.aggregate_type = 'order' AND a.aggregate_id = o.id
+"""
+
+
 class OrderBook(Projection):
     """Keyed by order."""
 
@@ -87,6 +95,10 @@ class OrderBook(Projection):
                 f"DELETE FROM {batch.table(self.tables[0])} WHERE order_id = ANY (%s)",  # noqa: S608
                 [orders],
             )
+
+    def bootstrap(self, batch: Batch) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(PRESENT_SQL.format(table=batch.table(self.tables[0])))
 
     def expected(self, events: Iterable[Event]) -> Rows:
         found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
