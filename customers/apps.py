@@ -16,6 +16,9 @@ class CustomersConfig(AppConfig):
         from customers.reconciling.accepted import RepairAccepted
         from customers.reconciling.kinds import ImportRemote, Reconcile
         from customers.reconciling.troubles import proposals_register
+        from customers.sagas import admin as saga_admin  # noqa: F401 - registers itself
+        from customers.sagas.conf import saga_settings
+        from customers.sagas.troubles import troubles_register as saga_troubles_register
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
         from customers.sync.conf import sync_settings
@@ -29,6 +32,7 @@ class CustomersConfig(AppConfig):
 
         aggregate_page_register("customer", "admin:customers_customer_change")
         # A bad setting stops the start, not the first use.
+        saga_settings()
         sync_settings()
         stripe_register()
         tile_register()
@@ -36,5 +40,6 @@ class CustomersConfig(AppConfig):
         proposals_register()
         for kind in (RetryFailedSyncs(), Reconcile(), ImportRemote(), RepairAccepted(), FixConsistency()):
             kinds.register(kind)
+        saga_troubles_register()
         register(SyncLife())
         register(WebhooksLife())

@@ -97,3 +97,14 @@ class VersionMismatch(CustomerError):
     status = 412
     code = "precondition_failed"
     title = "Precondition failed"
+
+
+class CustomerBusy(CustomerError):
+    """A protected change of this customer, or for its e-mail, is under way. Try again in a moment."""
+
+    status = 409
+    code = "customer_busy"
+    title = "Conflict"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "1"})

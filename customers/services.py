@@ -14,11 +14,14 @@ from uuid import UUID
 import psycopg
 from django.db import IntegrityError
 from django.utils import timezone
+from uuid_utils.compat import uuid7
 
-from customers.errors import CustomerDeleted, CustomerNotFound, EmailTaken, VersionMismatch
+from customers.errors import CustomerBusy, CustomerDeleted, CustomerNotFound, EmailTaken, VersionMismatch
 from customers.events import CREATED, DELETED, UPDATED, Priority, customer_event
+from customers.locks import customer_lock, email_lock
 from customers.models import Customer
 from dbresilience.transactions import run_in_transaction
+from operations.locks.rows import lock_holder
 from outbox.publishing import publish
 
 MUTABLE: Final = ("name", "email", "phone", "address", "metadata")
@@ -36,21 +39,37 @@ def customer_create(
     metadata: Mapping[str, str] | None = None,
     origin: str = "api",
     priority: Priority = "interactive",
+    customer_id: UUID | None = None,
+    protected: bool = False,
+    idempotency_key: str | None = None,
+    actor: str = "system",
 ) -> Customer:
     """Create a customer of values that are valid (see ``customers.values``, or as an integration holds them).
 
     Args:
         origin: where it came from: api, console, import, or the name of an integration.
         priority: how soon integrations should hear of it.
+        customer_id: its id; None makes one.
+        protected: return only when every integration has the customer too, or nobody has it; see
+            ``customers.sagas.protected`` for what else is raised then. Outside of any transaction.
+        idempotency_key: with ``protected``: the same key of the same ``actor`` means one effect and one outcome.
+        actor: who asks, as ``actor_of`` names them.
 
     Raises:
         EmailTaken: an active customer has this e-mail, in whatever case.
+        CustomerBusy: a protected change is about to give somebody this e-mail.
     """
     fields = {"name": name, "email": email, "phone": phone, "address": address, "metadata": metadata}
+    if protected:
+        from customers.sagas.protected import created  # late: protected changes end in these functions
+
+        return created(values=fields, origin=origin, priority=priority, actor=actor, idempotency_key=idempotency_key)
+    _refuse_key(idempotency_key)
 
     def work() -> Customer:
         now = timezone.now()
         customer = Customer(
+            id=customer_id or uuid7(),
             name=name,
             email=email,
             phone=phone,
@@ -60,6 +79,8 @@ def customer_create(
             updated_at=now,
         )
         if not Customer.objects.insert_unless_taken([customer]):
+            if email and lock_holder(email_lock(email)):
+                raise CustomerBusy
             raise EmailTaken
         changed = [field for field in MUTABLE if fields[field]]
         event = customer_event(customer, type=CREATED, changed=changed, origin=origin, priority=priority)
@@ -76,24 +97,43 @@ def customer_update(
     if_version: Versions = None,
     origin: str = "api",
     priority: Priority = "interactive",
+    protected: bool = False,
+    idempotency_key: str | None = None,
+    actor: str = "system",
 ) -> Customer:
     """Set the fields of ``changes``; when none of them differs, nothing is written and nothing published.
 
     Args:
         changes: valid values by field; fields that are not there stay.
         if_version: the change is made only of this version, or of one of these; None: of any.
+        protected, idempotency_key, actor: as in ``customer_create``.
 
     Raises:
         CustomerNotFound: there never was one.
         CustomerDeleted: it was deleted.
         VersionMismatch: it has another version.
         EmailTaken: another active customer has the e-mail.
+        CustomerBusy: a protected change of it, or for its new e-mail, is under way.
     """
     if unknown := changes.keys() - set(MUTABLE):
         raise TypeError(f"A customer has no mutable fields {sorted(unknown)}")
+    if protected:
+        from customers.sagas.protected import updated
+
+        return updated(
+            customer_id=customer_id,
+            changes=changes,
+            if_version=if_version,
+            origin=origin,
+            priority=priority,
+            actor=actor,
+            idempotency_key=idempotency_key,
+        )
+    _refuse_key(idempotency_key)
 
     def work() -> Customer:
-        customer = _locked(customer_id, if_version)
+        customer = customer_locked(customer_id, if_version)
+        customer_is_free(customer, changes.get("email"))
         changed = [field for field in MUTABLE if field in changes and changes[field] != getattr(customer, field)]
         if not changed:
             return customer
@@ -113,17 +153,37 @@ def customer_delete(
     if_version: Versions = None,
     origin: str = "api",
     priority: Priority = "interactive",
+    protected: bool = False,
+    idempotency_key: str | None = None,
+    actor: str = "system",
 ) -> Customer:
     """Delete a customer: the row stays for the record, its e-mail is free again, and nothing changes it any more.
+
+    Args:
+        protected, idempotency_key, actor: as in ``customer_create``.
 
     Raises:
         CustomerNotFound: there never was one.
         CustomerDeleted: it was deleted before.
         VersionMismatch: it has another version than ``if_version``.
+        CustomerBusy: a protected change of it is under way.
     """
+    if protected:
+        from customers.sagas.protected import deleted
+
+        return deleted(
+            customer_id=customer_id,
+            if_version=if_version,
+            origin=origin,
+            priority=priority,
+            actor=actor,
+            idempotency_key=idempotency_key,
+        )
+    _refuse_key(idempotency_key)
 
     def work() -> Customer:
-        customer = _locked(customer_id, if_version)
+        customer = customer_locked(customer_id, if_version)
+        customer_is_free(customer)
         customer.deleted_at = timezone.now()
         _advance(customer, ["deleted_at"])
         event = customer_event(customer, type=DELETED, changed=["deleted"], origin=origin, priority=priority)
@@ -133,7 +193,12 @@ def customer_delete(
     return _written(work)
 
 
-def _locked(customer_id: UUID, if_version: Versions) -> Customer:
+def customer_locked(customer_id: UUID, if_version: Versions) -> Customer:
+    """The customer, its row locked until the transaction under way ends, if it may be changed.
+
+    Raises:
+        CustomerNotFound, CustomerDeleted, VersionMismatch: as the functions above.
+    """
     # NO KEY: rows that refer to the customer (sync states) may be written meanwhile.
     customer = Customer.objects.select_for_update(no_key=True).filter(pk=customer_id).first()
     if customer is None:
@@ -144,6 +209,30 @@ def _locked(customer_id: UUID, if_version: Versions) -> Customer:
     if wanted is not None and customer.version not in wanted:
         raise VersionMismatch
     return customer
+
+
+def customer_is_free(customer: Customer, email: str | None = None) -> None:
+    """Whether no protected change is under way, asked when the row is locked.
+
+    A protected change locks the row too before it takes its locks. So either it came before, and its locks are seen
+    here, or it waits for this transaction and begins with what is written here.
+
+    Args:
+        email: which it is about to get, if it is another one.
+
+    Raises:
+        CustomerBusy: one is under way.
+    """
+    names = [customer_lock(customer.pk)]
+    if email and email != customer.email:
+        names.append(email_lock(email))
+    if lock_holder(*names):
+        raise CustomerBusy
+
+
+def _refuse_key(idempotency_key: str | None) -> None:
+    if idempotency_key is not None:
+        raise TypeError("idempotency_key goes with protected=True; see operations.idempotency for other functions")
 
 
 def _advance(customer: Customer, changed: Collection[str]) -> None:

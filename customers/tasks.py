@@ -8,6 +8,7 @@ from customers.consistency.fixing import consistency_fix_once
 from customers.erasing.services import erasures_sweep_once
 from customers.reconciling.drifts import drifts_prune_once
 from customers.reconciling.kinds import comparisons_begin_once
+from customers.sagas.runner import sagas_due_once, sagas_prune_once
 from customers.sync.polling import messages_poll_once
 from customers.sync.runner import sync_due_once
 from customers.sync.trying_again import failed_syncs_retry_once
@@ -18,6 +19,18 @@ from customers.sync.webhooks import webhooks_process_once
 def sync_due() -> int:
     """Synchronise what is due."""
     return sync_due_once()
+
+
+@shared_task
+def sagas_due() -> int:
+    """Go on with protected changes whose worker died or that wait for another attempt."""
+    return sagas_due_once()
+
+
+@shared_task
+def sagas_prune() -> int:
+    """Remove protected changes that ended long ago."""
+    return sagas_prune_once()
 
 
 @shared_task

@@ -5,6 +5,7 @@ from django.urls import URLPattern, path
 from customers.api.erasure_views import ErasureView
 from customers.api.export_views import CustomerExportView, CustomersExportView
 from customers.api.maintenance_urls import maintenance_paths
+from customers.api.saga_views import SagaView
 from customers.api.sync_views import ConflictResolutionView, SyncHealthView
 from customers.api.views import CustomerDetailView, CustomerListView
 
@@ -14,6 +15,7 @@ def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
     hidden = {"schema": None}
     shown = {} if described else hidden
     one = f"{prefix}/<str:customer_id>"
+    saga = f"{prefix}/sagas/<str:saga_id>"
     resolution = f"{one}/conflicts/<str:conflict_id>/resolution"
     name = "" if described else "-unversioned"
     return [
@@ -27,6 +29,8 @@ def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
         path(f"{one}/export", CustomerExportView.as_view(**hidden)),
         path(f"{one}/", CustomerDetailView.as_view(**shown), name=f"customer{name}"),
         path(one, CustomerDetailView.as_view(**hidden)),
+        path(f"{saga}/", SagaView.as_view(**shown), name=f"saga{name}"),
+        path(saga, SagaView.as_view(**hidden)),
         path(f"{one}/sync-health/", SyncHealthView.as_view(**shown), name=f"sync-health{name}"),
         path(f"{one}/sync-health", SyncHealthView.as_view(**hidden)),
         path(f"{resolution}/", ConflictResolutionView.as_view(**shown), name=f"conflict-resolution{name}"),

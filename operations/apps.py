@@ -37,6 +37,7 @@ class OperationsConfig(AppConfig):
         from operations.idempotency.conf import idempotency_settings
         from operations.life import own
         from operations.life.sources import register
+        from operations.locks.metrics import LockCollector
         from operations.troubles import tile as troubles_tile
         from operations.troubles.metrics import TroubleCollector
 
@@ -50,6 +51,7 @@ class OperationsConfig(AppConfig):
         overview.register("Troubles", troubles_tile.troubles, order=5)
         metrics.SCRAPED.register(DatabaseCollector())
         metrics.SCRAPED.register(TroubleCollector())
+        metrics.SCRAPED.register(LockCollector())
         register_own()
         register(own.Calls())
         register(own.Audit())

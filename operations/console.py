@@ -43,7 +43,17 @@ class ConsoleSite(AdminSite):
     index_template = "operations/index.html"
     site_url = None
     app_order = ("customers", "outbox", "projections", "operations", "auth", "django_celery_beat")
-    model_order = ("Customer", "SyncState", "Conflict", "Drift", "Webhook", "StoredEvent", "Delivery", "Subscription")
+    model_order = (
+        "Customer",
+        "SyncState",
+        "Conflict",
+        "Drift",
+        "Saga",
+        "Webhook",
+        "StoredEvent",
+        "Delivery",
+        "Subscription",
+    )
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)

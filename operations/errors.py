@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +34,15 @@ class ProblemError(Exception):
         detail: one sentence for a person, without secrets and without other people's data.
         errors: what is wrong with which value.
         headers: headers of the answer.
+
+    Attributes:
+        members: more members of the problem document, as RFC 9457 allows.
     """
 
-    status: ClassVar[int] = 400
-    code: ClassVar[str] = "bad_request"
-    title: ClassVar[str] = "Bad request"
-    field: ClassVar[str] = ""
+    status: int = 400
+    code: str = "bad_request"
+    title: str = "Bad request"
+    field: str = ""
     """The field that a constraint refused, for clients that look for it by name."""
 
     def __init__(
@@ -48,6 +51,7 @@ class ProblemError(Exception):
         self.detail = detail or inspect.cleandoc(type(self).__doc__ or self.title).partition("\n\n")[0]
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.members: dict[str, Any] = {}
         super().__init__(self.detail)
 
 

@@ -37,7 +37,9 @@ def document_of(error: ProblemError) -> dict[str, Any]:
     document = problem_document(
         status=error.status, code=error.code, title=error.title, detail=error.detail, errors=error.errors
     )
-    return document | {"field": error.field} if error.field else document
+    if error.field:
+        document["field"] = error.field
+    return document | error.members
 
 
 def problem_response(error: ProblemError) -> HttpResponse:

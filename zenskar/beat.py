@@ -22,6 +22,8 @@ BEAT_SCHEDULE: Final[dict[str, dict[str, Any]]] = {
     "consistency_fix": _every(86_400, "customers.tasks.consistency_fix"),
     "comparisons": _every(86_400, "customers.tasks.comparisons_begin"),
     "drifts_prune": _every(86_400, "customers.tasks.drifts_prune"),
+    "sagas": _every(1, "customers.tasks.sagas_due"),
+    "sagas_prune": _every(3600, "customers.tasks.sagas_prune"),
     "failed_syncs": _every(3600, "customers.tasks.failed_syncs_retry"),
     "operations": _every(1, "operations.tasks.operations_run"),
     "projections": _every(1, "projections.tasks.run"),

@@ -17,6 +17,13 @@ SPECTACULAR: Final[dict[str, Any]] = {
     ],
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": True,
+    # Choices that go by a name which others have too.
+    "ENUM_NAME_OVERRIDES": {
+        "MethodEnum": "customers.models.SyncRequest.Method",
+        "StatusEnum": "customers.models.SyncState.Status",
+        "SagaStatusEnum": "customers.models.Saga.Status",
+        "SagaStepStatusEnum": "customers.models.SagaStep.Status",
+    },
     # The order in which the page of the API lists them: what people come for first.
     "TAGS": [
         {"name": "customers", "description": "The catalogue, and how each customer stands in the integrations."},

@@ -234,6 +234,7 @@ if KAFKA_BOOTSTRAP_SERVERS:
     OUTBOX_SUBSCRIBERS.append("outbox.kafka.KafkaSubscriber")
 OUTBOX_RELAY_COMPANIONS: list[str] = [
     "customers.sync.webhooks.webhooks_process_once",
+    "customers.sagas.runner.sagas_due_once",
     "customers.sync.runner.sync_due_once",
     "operations.long_actions.runner.operations_run_once",
     "projections.runner.projections_run_once",

@@ -37,6 +37,14 @@ _EVENT_ID: Final = OpenApiParameter(
     response=[200, 201, 204],
     description="The event of this change; give it to a read model as wait_for. Absent when nothing was changed.",
 )
+_PROTECTED: Final = OpenApiParameter(
+    "X-Use-Integrity-Protection",
+    str,
+    OpenApiParameter.HEADER,
+    enum=["true", "false"],
+    description="true: the answer comes when every integration has the change too, or when nobody has it: 502 (or 409, "
+    "410) with what was undone, 504 with the address of the protected change when the time limit ends first.",
+)
 _FILTERS: Final = [
     OpenApiParameter("email", str, description="exactly this e-mail, in any case"),
     OpenApiParameter("name", str, description="names that begin so, in any case"),
@@ -73,12 +81,15 @@ _PROBLEMS: Final = {
     401: "No valid credentials.",
     403: "The credentials do not reach so far.",
     404: "There never was such a customer.",
-    409: "Another active customer has the e-mail.",
+    409: "Another active customer has the e-mail, or a protected change is under way; Retry-After says when to come "
+    "back.",
     410: "The customer was deleted.",
     412: "The customer was changed since it was read.",
     413: "The body is too large.",
     415: "The body is not announced as JSON.",
     429: "Too many requests.",
+    502: "An integration refused the protected change; nothing was changed, and what was sent was undone.",
+    504: "The protected change is not decided yet; Location says where to look.",
     503: "Too busy, or the database does not answer; Retry-After says when to ask again.",
 }
 
@@ -108,9 +119,9 @@ customers: Final = extend_schema_view(
         summary="Create a customer",
         description="The customer and its event are written together; integrations follow in the background.",
         tags=_TAGS,
-        parameters=[_EVENT_ID],
+        parameters=[_PROTECTED, _EVENT_ID],
         request=CustomerCreate,
-        responses=answers({201: CustomerOutput}, 400, 409, 413, 415),
+        responses=answers({201: CustomerOutput}, 400, 409, 413, 415, 502, 504),
         examples=[_INPUT, _OUTPUT],
     ),
 )
@@ -131,9 +142,9 @@ customer: Final = extend_schema_view(
         description="Fields that are left out are cleared; read-only ones are ignored. Without a difference nothing "
         "is written and nothing published.",
         tags=_TAGS,
-        parameters=[_ID, _IF_MATCH, _EVENT_ID],
+        parameters=[_ID, _IF_MATCH, _PROTECTED, _EVENT_ID],
         request=CustomerReplace,
-        responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
+        responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415, 502, 504),
         examples=[_INPUT, _OUTPUT],
     ),
     patch=extend_schema(
@@ -141,9 +152,9 @@ customer: Final = extend_schema_view(
         summary="Change a customer",
         description="Fields that are left out stay; address and metadata are replaced as a whole.",
         tags=_TAGS,
-        parameters=[_ID, _IF_MATCH, _EVENT_ID],
+        parameters=[_ID, _IF_MATCH, _PROTECTED, _EVENT_ID],
         request=CustomerChange,
-        responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415),
+        responses=answers({200: CustomerOutput}, 400, 404, 409, 410, 412, 413, 415, 502, 504),
         examples=[OpenApiExample("Another name", {"name": "John Roe"}, request_only=True), _OUTPUT],
     ),
     delete=extend_schema(
@@ -151,9 +162,9 @@ customer: Final = extend_schema_view(
         summary="Delete a customer",
         description="Terminal: the e-mail is free again, the record stays, and a second time is answered with 410.",
         tags=_TAGS,
-        parameters=[_ID, _IF_MATCH, _EVENT_ID],
+        parameters=[_ID, _IF_MATCH, _PROTECTED, _EVENT_ID],
         request=None,
-        responses=answers({204: None}, 400, 404, 410, 412),
+        responses=answers({204: None}, 400, 404, 409, 410, 412, 502, 504),
     ),
 )
 erasure: Final = extend_schema_view(

@@ -6,6 +6,7 @@ import re
 from typing import Any, Final
 from uuid import UUID
 
+from django.http import HttpResponseBase
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,6 +16,7 @@ from customers.api import descriptions
 from customers.api.etags import etag, is_unchanged, versions_of_if_match
 from customers.api.filters import customer_query
 from customers.api.pages import page_of
+from customers.api.protection import is_protected, protected_response
 from customers.api.serializers import (
     UNCACHED,
     CustomerChange,
@@ -23,8 +25,9 @@ from customers.api.serializers import (
     CustomerReplace,
     customer_representation,
 )
-from customers.errors import CustomerDeleted, CustomerNotFound
-from customers.models import Customer
+from customers.errors import CustomerDeleted, CustomerError, CustomerNotFound
+from customers.models import Customer, Saga
+from customers.sagas.beginning import Wanted
 from customers.services import customer_create, customer_delete, customer_update
 from operations.errors import ScopeMissing
 from operations.idempotency.decorators import idempotent
@@ -76,10 +79,12 @@ class CustomerListView(CustomerView):
             headers=UNCACHED,
         )
 
-    @idempotent(subject=_subject)
-    def post(self, request: Request) -> Response:
+    @idempotent(subject=_subject, unless=is_protected)
+    def post(self, request: Request) -> HttpResponseBase:
         require(request, "customers.add_customer")
         values = _validated(CustomerCreate(data=request.data))
+        if is_protected(request):
+            return protected_response(self, request, Wanted(action=Saga.Action.CREATE, values=values))
         customer = customer_create(**values, origin="api")
         place = request.build_absolute_uri(f"{request.path.removesuffix('/')}/{customer.pk}/")
         # Nobody has looked at a customer of this moment yet: there are no states to fetch.
@@ -102,29 +107,32 @@ class CustomerDetailView(CustomerView):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **UNCACHED})
         return answer
 
-    @idempotent(subject=_subject)
-    def put(self, request: Request, customer_id: str) -> Response:
+    @idempotent(subject=_subject, unless=is_protected)
+    def put(self, request: Request, customer_id: str) -> HttpResponseBase:
         return self._update(request, customer_id, CustomerReplace(data=request.data))
 
-    @idempotent(subject=_subject)
-    def patch(self, request: Request, customer_id: str) -> Response:
+    @idempotent(subject=_subject, unless=is_protected)
+    def patch(self, request: Request, customer_id: str) -> HttpResponseBase:
         return self._update(request, customer_id, CustomerChange(data=request.data))
 
-    @idempotent()
-    def delete(self, request: Request, customer_id: str) -> Response:
+    @idempotent(unless=is_protected)
+    def delete(self, request: Request, customer_id: str) -> HttpResponseBase:
         require(request, "customers.delete_customer")
         versions = versions_of_if_match(request.headers.get("If-Match"))
+        if is_protected(request):
+            wanted = Wanted(action=Saga.Action.DELETE, customer_id=id_of(customer_id), if_version=versions)
+            return protected_response(self, request, wanted)
         customer = customer_delete(customer_id=id_of(customer_id), if_version=versions, origin="api")
         return Response(status=status.HTTP_204_NO_CONTENT, headers=_event(customer))
 
-    def _update(self, request: Request, customer_id: str, serializer: CustomerInput) -> Response:
+    def _update(self, request: Request, customer_id: str, serializer: CustomerInput) -> HttpResponseBase:
         require(request, "customers.change_customer")
-        customer = customer_update(
-            customer_id=id_of(customer_id),
-            changes=_validated(serializer),
-            if_version=versions_of_if_match(request.headers.get("If-Match")),
-            origin="api",
-        )
+        found, changes = id_of(customer_id), _validated(serializer)
+        versions = versions_of_if_match(request.headers.get("If-Match"))
+        if is_protected(request):
+            wanted = Wanted(action=Saga.Action.UPDATE, customer_id=found, values=changes, if_version=versions)
+            return protected_response(self, request, wanted)
+        customer = customer_update(customer_id=found, changes=changes, if_version=versions, origin="api")
         return _answer(customer)
 
 
@@ -134,14 +142,14 @@ def _validated(serializer: CustomerInput) -> dict[str, Any]:
     return values
 
 
-def id_of(text: str) -> UUID:
+def id_of(text: str, *, missing: type[CustomerError] = CustomerNotFound) -> UUID:
     """The id in an address.
 
-    Raises:
-        CustomerNotFound: it is none.
+    Args:
+        missing: what is raised when it is none.
     """
     if not _UUID.match(text):
-        raise CustomerNotFound
+        raise missing()
     return UUID(text)
 
 

@@ -18,7 +18,9 @@ from customers.models import Priority, SyncState
 from customers.sync.pokes import Poke, integration_poke
 
 _FIRST_UUID: Final = "00000000-0000-0000-0000-000000000000"
-_AT_REST: Final = "s.dirty_at IS NULL AND (s.lease_until IS NULL OR s.lease_until <= statement_timestamp())"
+_AT_REST: Final = (
+    "s.dirty_at IS NULL AND (s.lease_until IS NULL OR s.lease_until <= statement_timestamp()) AND s.saga_id IS NULL"
+)
 
 # By the primary key and the unique index of (integration, customer). A minute: the log carries the news meanwhile.
 NO_STATE_SQL: Final = """

@@ -14,6 +14,7 @@ from django.db.models import Q
 
 from customers.events import AGGREGATE, customer_payload_erased
 from customers.models import Conflict, Drift, SyncRequest, SyncState, Webhook
+from customers.sagas.erasing import sagas_erase
 from customers.sync.webhooks import ERASED_BODY
 from operations.erasing import ERASED, texts_erase
 from operations.idempotency.keys import answers_forget
@@ -50,6 +51,7 @@ def traces_erase(*, customer_id: UUID, values: Iterable[str]) -> None:
     conflicts = _conflicts_erase(states)
     drifts = _differences_erase(customer_id, states)
     _webhooks_erase(states)
+    sagas_erase(customer_id=customer_id)
     answers_forget(subject=f"{AGGREGATE}:{customer_id}")
     traces = aggregate_erase(aggregate_type=AGGREGATE, aggregate_id=str(customer_id), redact=redact)
     failures_erase(aggregate_type=AGGREGATE, aggregate_id=str(customer_id))

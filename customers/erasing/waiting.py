@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from django.db.models import Q
 
 from customers.models import Conflict, Erasure, SyncRequest, SyncState, Webhook
+from customers.sagas.erasing import saga_under_way
 from outbox.status import EventStatus, events_statuses
 from projections.waiting import projections_behind
 
@@ -28,6 +29,8 @@ def _integrations(erasure: Erasure) -> Iterator[str]:
             yield f"{state.integration}: a request whose outcome is not known"
         elif state.status != SyncState.Status.DELETED or state.dirty_at is not None or state.lease_until is not None:
             yield f"{state.integration}: the record there is to be deleted"
+    if saga_under_way(customer_id=erasure.pk):
+        yield "a protected change that is under way"
     about = Q(pk__in=[])
     for state in states:
         if state.remote_id:

@@ -6,6 +6,7 @@ from customers.models.drift import Drift, ReconcileRun, ReconcileSeen
 from customers.models.erasure import Erasure
 from customers.models.imports import ImportRun
 from customers.models.readmodels import ActivityDay, ActivityShape, DirectoryEntry, DirectoryShape
+from customers.models.sagas import Saga, SagaStep
 from customers.models.sync import Priority, SyncAccount, SyncState
 from customers.models.sync_requests import SyncRequest
 from customers.models.webhooks import Webhook
@@ -23,6 +24,8 @@ __all__ = [
     "Priority",
     "ReconcileRun",
     "ReconcileSeen",
+    "Saga",
+    "SagaStep",
     "SyncAccount",
     "SyncRequest",
     "SyncState",

@@ -15,19 +15,23 @@ from django.db.models.lookups import Exact, GreaterThanOrEqual, LessThan
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from customers.locks import email_key
+
 _LAST_CHARACTER: Final = "\U0010ffff"
 _INSERTED: Final = ("id", "name", "email", "phone", "address", "metadata", "version", "created_at", "updated_at")
 
 
 # Serves insert_unless_taken. Rows whose e-mail is taken, by an active customer or by an earlier row of the statement,
-# are left out by the unique index itself, so a customer created meanwhile cannot slip in between. The rows come as one
-# JSON text: arrays of a column each cost the client ten times as much to write.
+# are left out by the unique index itself, so a customer created meanwhile cannot slip in between. So are those whose
+# e-mail a protected change has reserved; one that is reserved at this very moment is found by that change's own insert.
+# The rows come as one JSON text: arrays of a column each cost the client ten times as much to write.
 INSERT_SQL: Final = """
 INSERT INTO customers_customer (id, name, email, phone, address, metadata, version, created_at, updated_at)
 SELECT id, name, email, phone, address, metadata, version, created_at, updated_at
   FROM json_to_recordset(%(rows)s::json)
        AS new (id uuid, name text, email text, phone text, address jsonb, metadata jsonb, version int,
-               created_at timestamptz, updated_at timestamptz)
+               created_at timestamptz, updated_at timestamptz, email_key text)
+ WHERE NOT EXISTS (SELECT 1 FROM operations_lock l WHERE l.kind = 'email' AND l.key = email_key)
     ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
 RETURNING id
 """
@@ -78,7 +82,11 @@ class CustomerQuerySet(QuerySet["Customer"]):
         # By e-mail, so that two calls that share e-mails wait for each other in the same order and do not deadlock; the
         # sort is stable, so of two rows with one e-mail the earlier one has it.
         ordered = sorted(customers, key=lambda customer: (customer.email or "").lower())
-        rows = [{name: getattr(customer, name) for name in _INSERTED} for customer in ordered]
+        rows = [
+            {name: getattr(customer, name) for name in _INSERTED}
+            | {"email_key": email_key(customer.email) if customer.email else None}
+            for customer in ordered
+        ]
         with connections[self.db].cursor() as cursor:
             cursor.execute(INSERT_SQL, {"rows": orjson.dumps(rows).decode()})
             inserted = {row[0] for row in cursor.fetchall()}

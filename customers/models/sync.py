@@ -107,6 +107,10 @@ class SyncState(models.Model):
     account = models.CharField(max_length=64, blank=True)
     livemode = models.BooleanField()
     remote_id = models.CharField(max_length=255, null=True, blank=True)
+    # While it is set nobody but that protected change works on the row. One index entry for each that is open.
+    saga = models.ForeignKey(
+        "customers.Saga", on_delete=models.SET_NULL, null=True, blank=True, related_name="states", db_index=False
+    )
     status = models.CharField(max_length=16, choices=Status, default=Status.PENDING, db_default=Status.PENDING)
 
     base = models.JSONField(null=True, blank=True, help_text="fields that both sides agreed on last; null: never")
@@ -149,7 +153,7 @@ class SyncState(models.Model):
                 fields=["integration", "account", "livemode", "remote_id"], name="customers_syncstate_remote_uniq"
             ),
             models.CheckConstraint(
-                condition=Q(customer__isnull=False) | Q(remote_id__isnull=False),
+                condition=Q(customer__isnull=False) | Q(remote_id__isnull=False) | Q(saga__isnull=False),
                 name="customers_syncstate_has_a_side",
             ),
             models.CheckConstraint(
@@ -170,6 +174,8 @@ class SyncState(models.Model):
             ),
             # The console and the API's filter by status, newest first.
             models.Index("status", F("id").desc(), name="syncstate_by_status"),
+            # The states that a protected change has taken. Serves the foreign key too.
+            models.Index("saga", condition=Q(saga__isnull=False), name="syncstate_by_saga"),
             # The console's exact search by remote id.
             models.Index("remote_id", name="syncstate_by_remote_id"),
         ]
@@ -177,4 +183,11 @@ class SyncState(models.Model):
         verbose_name = "sync state"
 
     def __str__(self) -> str:
-        return f"{self.integration} {self.remote_id or self.customer_id}"
+        return f"{self.integration} {self.remote_id or self.reference}"
+
+    @property
+    def reference(self) -> str:
+        """The id of the customer that it is of, or of the one that a protected change is about to create."""
+        if self.customer_id is None and self.saga is not None:
+            return str(self.saga.customer_id)
+        return str(self.customer_id or "")

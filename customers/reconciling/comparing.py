@@ -16,7 +16,7 @@ from django.db import connection
 from django.utils import timezone
 
 from customers.integrations import Fields, Integration, RemoteRecord
-from customers.models import Customer, SyncState
+from customers.models import Customer, Saga, SyncState
 from customers.reconciling.conf import reconcile_settings
 from customers.sync.fields import fields_make, root_of
 
@@ -24,7 +24,8 @@ from customers.sync.fields import fields_make, root_of
 # whole account passes here, and model instances would cost three times as much.
 PAGE_SQL: Final = """
 SELECT s.remote_id, s.customer_id, s.status, s.base::text,
-       s.dirty_at IS NOT NULL OR s.lease_until > statement_timestamp(), c.deleted_at IS NOT NULL,
+       s.dirty_at IS NOT NULL OR s.lease_until > statement_timestamp() OR s.saga_id IS NOT NULL,
+       c.deleted_at IS NOT NULL,
        c.name, c.email, c.phone, c.address::text, c.metadata::text
   FROM customers_syncstate s LEFT JOIN customers_customer c ON c.id = s.customer_id
  WHERE s.integration = %(integration)s AND s.account = %(account)s AND s.livemode = %(livemode)s
@@ -91,12 +92,21 @@ def _sort_new(integration: Integration, new: Sequence[RemoteRecord], found: Comp
     waiting = _waiting(integration, [record.remote_id for record in new])
     named = {record.remote_id: uuid for record in new if (uuid := reference_of(record)) is not None}
     known = set(Customer.objects.filter(pk__in=named.values()).values_list("pk", flat=True)) if named else set()
+    # A protected create makes its customer last: what it has there is nobody's to import, also if it was undone.
+    creates = dict(
+        Saga.objects.filter(customer_id__in=named.values(), action=Saga.Action.CREATE)
+        .exclude(status=Saga.Status.DONE)
+        .values_list("customer_id", "status")
+    )
     youngest = timezone.now().timestamp() - reconcile_settings().grace
     for record in new:
         if record.remote_id in waiting or (record.created_at and record.created_at.timestamp() > youngest):
             # Its webhook is here, or on its way.
             continue
-        if named.get(record.remote_id) in known:
+        status = creates.get(named[record.remote_id]) if record.remote_id in named else None
+        if status is not None and status != Saga.Status.UNDONE:
+            continue
+        if status is not None or named.get(record.remote_id) in known:
             found.odd.append(record.remote_id)
         else:
             found.unknown.append(record)

@@ -16,7 +16,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from customers.integrations import Fields, Integration, RemoteRecord
-from customers.models import Conflict, Customer, Drift, SyncRequest, SyncState, Webhook
+from customers.models import Conflict, Customer, Drift, Saga, SyncRequest, SyncState, Webhook
 from customers.reconciling.comparing import reference_of
 from customers.reconciling.conf import reconcile_settings
 from customers.reconciling.findings import Finding, Kind, Repair, fields_differing
@@ -77,9 +77,11 @@ def unpushed_examine(integration: Integration, customer_id: UUID) -> Finding | N
 
 
 def is_busy(state: SyncState) -> bool:
-    """Whether somebody is at work on a state, or about to be."""
+    """Whether somebody is at work on a state, or about to be; a protected change is until it has ended."""
     leased = state.lease_until is not None and state.lease_until > timezone.now()
-    return state.dirty_at is not None or leased or SyncRequest.objects.in_flight().filter(state=state).exists()
+    if state.dirty_at is not None or leased or state.saga_id is not None:
+        return True
+    return SyncRequest.objects.in_flight().filter(state=state).exists()
 
 
 def _at_rest(integration: Integration, remote_id: str) -> _Rest | None:
@@ -131,6 +133,11 @@ class _Examination:
         """A living record that is linked to nobody: whom does it name?"""
         reference = reference_of(record)
         customer = Customer.objects.filter(pk=reference).first() if reference else None
+        if customer is None and reference and Saga.objects.undone_creates(reference).exists():
+            detail = "It was made by a protected change that was undone."
+            return self._spare(
+                Kind.TOMBSTONE, detail, record, made_by_us=True, state_id=state.pk if state is not None else None
+            )
         if customer is None:
             return self._nobody(record, state)
         theirs = SyncState.objects.filter(integration=self._integration.name, customer=customer).first()

@@ -131,7 +131,7 @@ def _run(work: Work, found: SyncState) -> None:
         request = SyncRequest.objects.in_flight().filter(state=work.lease.state_id).select_related("state").first()
         if (found.account, found.livemode) != (work.integration.account, work.integration.livemode):
             # Before anything is sent: a request that was frozen for one account is never finished in another.
-            _move_account(work, found, request)
+            account_move(work, found, request)
             state = None
         if request is not None:
             request_finish(work, request)
@@ -149,8 +149,12 @@ def _run(work: Work, found: SyncState) -> None:
     run_in_transaction(lambda: settle(work, lease_locked(work.lease), look_again=True))
 
 
-def _move_account(work: Work, found: SyncState, request: SyncRequest | None) -> None:
-    """The key in use is of another account or mode. What was never sent anywhere simply belongs to the new one."""
+def account_move(work: Work, found: SyncState, request: SyncRequest | None) -> None:
+    """The key in use is of another account or mode. What was never sent anywhere simply belongs to the new one.
+
+    Raises:
+        PermanentError: it was sent, or a request of it is in flight.
+    """
     if found.remote_id is not None or request is not None:
         raise PermanentError("The record belongs to another account or mode than the key in use.", code="other_account")
     found.account, found.livemode = work.integration.account, work.integration.livemode

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from uuid import UUID
 
 from django.db import connection
 
@@ -22,13 +23,14 @@ from customers.models import SyncState
 # Due rows of one integration in one class, oldest first. The partial index syncstate_due holds dirty rows alone, and a
 # taken row's next_attempt_at is its lease's end, so the scan starts at the rows that it takes and stops after them,
 # whatever else is dirty. SKIP LOCKED: two workers never wait for each other and never take the same row. The clock is
-# the server's; statement_timestamp() is stable, so it can bound the index scan.
+# the server's; statement_timestamp() is stable, so it can bound the index scan. Rows that a protected change has taken
+# are its own until it ends.
 CLAIM_SQL: Final = """
 WITH due AS (
     SELECT id FROM customers_syncstate
      WHERE dirty_at IS NOT NULL AND integration = %(integration)s AND priority = %(priority)s
        AND next_attempt_at <= statement_timestamp()
-       AND (lease_until IS NULL OR lease_until <= statement_timestamp())
+       AND (lease_until IS NULL OR lease_until <= statement_timestamp()) AND saga_id IS NULL
      ORDER BY next_attempt_at
      LIMIT %(limit)s
        FOR UPDATE SKIP LOCKED)
@@ -40,13 +42,14 @@ UPDATE customers_syncstate AS s
 RETURNING s.id, s.lease_token, s.poke_count, s.priority, s.correlation_id, s.traceparent
 """
 
-# One row, due or not, unless somebody holds it.
+# One row, due or not, unless somebody holds it; by the protected change that has taken it, or by anybody if none has.
 TAKE_SQL: Final = """
 UPDATE customers_syncstate
    SET lease_owner = %(owner)s, lease_token = lease_token + 1,
        lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
        next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)
  WHERE id = %(state)s AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+   AND saga_id IS NOT DISTINCT FROM %(saga)s::uuid
 RETURNING id, lease_token, poke_count, priority, correlation_id, traceparent
 """
 
@@ -100,17 +103,21 @@ def lease_claim(*, integration: str, priority: int, limit: int, seconds: float) 
                 "priority": priority,
                 "limit": limit,
                 "seconds": seconds,
-                "owner": _owner(),
+                "owner": lease_owner(),
             },
         )
         return [_lease(row, before + seconds) for row in cursor.fetchall()]
 
 
-def lease_take(state_id: int, *, seconds: float) -> Lease | None:
-    """Take one row, or None while another worker holds it."""
+def lease_take(state_id: int, *, seconds: float, saga: UUID | None = None) -> Lease | None:
+    """Take one row, or None while another worker holds it.
+
+    Args:
+        saga: the protected change on whose behalf; a row that one has taken is nobody else's.
+    """
     before = time.monotonic()
     with connection.cursor() as cursor:
-        cursor.execute(TAKE_SQL, {"state": state_id, "seconds": seconds, "owner": _owner()})
+        cursor.execute(TAKE_SQL, {"state": state_id, "seconds": seconds, "owner": lease_owner(), "saga": saga})
         row = cursor.fetchone()
     return _lease(row, before + seconds) if row else None
 
@@ -153,5 +160,6 @@ def _lease(row: Sequence[Any], ends: float) -> Lease:
     )
 
 
-def _owner() -> str:
+def lease_owner() -> str:
+    """Who takes leases here: machine, process and thread."""
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"[:128]

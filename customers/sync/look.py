@@ -13,9 +13,9 @@ from uuid import UUID
 
 from django.db import DataError, IntegrityError
 
-from customers.errors import CustomerError, EmailTaken
+from customers.errors import CustomerBusy, CustomerError, EmailTaken
 from customers.events import Priority as EventPriority
-from customers.integrations import Fields, RemoteRecord, Value
+from customers.integrations import Fields, RemoteRecord, RetryableError, Value
 from customers.models import Conflict, Customer, Priority, SyncRequest, SyncState
 from customers.services import customer_create, customer_delete, customer_update
 from customers.sync.fields import customer_changes, customer_fields, fields_advance, root_of
@@ -122,6 +122,9 @@ def _import(work: Work, state: SyncState, remote: RemoteRecord | None) -> Look:
             origin=work.integration.name,
             priority=_priority(work),
         )
+    except CustomerBusy as exc:
+        # Whether the e-mail is taken is known when the protected change that reserved it has ended.
+        raise RetryableError(exc.detail, code=exc.code) from exc
     except EmailTaken:
         taken = Customer.objects.active().with_email(str(theirs["email"])).first()
         ours = {"customer_id": str(taken.pk)} if taken else None
@@ -211,6 +214,8 @@ def _pull(work: Work, customer: Customer, plan: Merge) -> tuple[dict[str, Value 
                 priority=_priority(work),
             )
             break
+        except CustomerBusy as exc:
+            raise RetryableError(exc.detail, code=exc.code) from exc
         except EmailTaken:
             theirs = wanted.pop("email")
             refused.append(Question(Kind.EMAIL_TAKEN, "email", ours=customer.email, theirs=theirs))

@@ -42,7 +42,7 @@ def look_up(work: Work, request: SyncRequest, *, why: str) -> None:
 
 
 def _look_up_created(work: Work, request: SyncRequest, why: str) -> None:
-    state, reference = request.state, str(request.state.customer_id)
+    state, reference = request.state, request.state.reference
     email = request.fields.get("email") or ""
     found = _found(work, request, reference, str(email))
     linked = set(

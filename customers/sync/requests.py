@@ -90,6 +90,21 @@ def request_send(work: Work, request: SyncRequest, *, expected: Fields) -> bool:
     return True
 
 
+def request_carry_out(work: Work, request: SyncRequest) -> bool:
+    """Send a request that was just frozen; when it had its effect, base and link say so. The row stays taken.
+
+    Returns:
+        False when the row must be looked at again under the same lease.
+    """
+    record = _outcome_of(work, request)
+    if record is None:
+        return False
+    found = record
+    written(lambda: _keep_taken(_succeed(work, request, found)))
+    work.step("resolved")
+    return True
+
+
 def request_finish(work: Work, request: SyncRequest) -> None:
     """Learn the outcome of a request that another worker, or an earlier attempt, left in flight.
 
@@ -111,11 +126,7 @@ def request_finish(work: Work, request: SyncRequest) -> None:
         )
 
     run_in_transaction(count)
-    record = _outcome_of(work, request)
-    if record is not None:
-        found = record
-        written(lambda: _keep_taken(_succeed(work, request, found)))
-        work.step("resolved")
+    request_carry_out(work, request)
 
 
 def _outcome_of(work: Work, request: SyncRequest) -> RemoteRecord | None:

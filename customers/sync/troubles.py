@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from customers.models import Conflict, SyncState
 from operations.audit import audit_record
-from operations.troubles.rows import ids_as_numbers
+from operations.troubles.rows import hours_of, ids_as_numbers
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource, register
 from outbox.wakeup import wake
 
@@ -86,7 +86,7 @@ class FailedSyncs(TroubleSource):
                     sample_id=str(row[8]),
                     code=row[4],
                     message=row[9],
-                    hours=_hours(row[10]),
+                    hours=hours_of(row[10]),
                 )
                 for row in cursor.fetchall()
             ]
@@ -143,7 +143,7 @@ class OpenConflicts(TroubleSource):
                 sample_id=str(row[6]),
                 code=row[2],
                 message=row[7],
-                hours=_hours(row[8]),
+                hours=hours_of(row[8]),
             )
             for row in rows
             if fingerprint is None or row[0] == fingerprint
@@ -226,10 +226,3 @@ def _about(integration: str, customer_id: Any, remote_id: str | None) -> str:
 
 def _conflict_label(kind: str) -> str:
     return dict(Conflict.Kind.choices).get(kind, kind)
-
-
-def _hours(ago: Sequence[int] | None) -> tuple[int, ...]:
-    counts = [0] * 24
-    for one in ago or ():
-        counts[23 - min(23, max(0, one))] += 1
-    return tuple(counts)

@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from customers.integrations import Integration, RemoteMessage, RemoteRecord, integration_get
-from customers.models import Erasure, Priority, SyncRequest, SyncState, Webhook
+from customers.models import Erasure, Priority, Saga, SyncRequest, SyncState, Webhook
 from customers.sync.fields import fields_hash, root_of
 from dbresilience.transactions import run_in_transaction
 from operations.correlation import correlation_id, correlations_named
@@ -147,6 +147,15 @@ class _Verdicts:
             wanted |= Q(integration=webhook.integration, remote_id=webhook.remote_id)
             if reference := self._reference(webhook):
                 wanted |= Q(integration=webhook.integration, customer_id=reference)
+        # A protected create has no customer yet; its states are found by the one that it is for.
+        references = {reference for webhook in batch if (reference := self._reference(webhook))}
+        creates = dict(
+            Saga.objects.open()
+            .filter(customer_id__in=references, action=Saga.Action.CREATE)
+            .values_list("pk", "customer_id")
+        )
+        if creates:
+            wanted |= Q(saga__in=list(creates))
         # Locked in the order in which pokes lock, so that the two queue.
         states = list(SyncState.objects.filter(wanted).select_for_update(no_key=True).order_by("customer_id", "id"))
         self._by_remote = {(s.integration, s.account, s.livemode, s.remote_id): s for s in states if s.remote_id}
@@ -155,6 +164,7 @@ class _Verdicts:
         self.erased = set(
             Erasure.objects.filter(pk__in={state.customer_id for state in states}).values_list("pk", flat=True)
         )
+        self._by_customer |= {(s.integration, creates[s.saga_id]): s for s in states if s.saga_id in creates}
         self._in_flight = set(SyncRequest.objects.in_flight().filter(state__in=states).values_list("state", flat=True))
         # Requests of ours that caused a message, by their idempotency keys.
         uids = {uid for _, key in self._read.values() if (uid := _uuid(key.rpartition(":")[0])) is not None}
@@ -207,6 +217,8 @@ class _Verdicts:
         if record is not None and record.deleted:
             return _Verdict(reason="deleted there, and never known here")
         creator = self._creator(webhook, key)
+        if creator is not None and creator.customer_id is None and not self._is_wanted(creator):
+            return _Verdict(reason="made by a protected change that was undone")
         if creator is not None:
             # Our own create, whose answer is not in yet: importing it would make a second customer.
             return _Verdict(frozenset({creator.pk}))
@@ -243,7 +255,12 @@ class _Verdicts:
             if request.resolved_at is None:
                 return state.lease_until is not None
             return request.outcome in (SyncRequest.Outcome.SUCCEEDED, SyncRequest.Outcome.ADOPTED)
-        at_rest = state.dirty_at is None and state.lease_until is None and state.pk not in self._in_flight
+        at_rest = (
+            state.dirty_at is None
+            and state.lease_until is None
+            and state.saga_id is None
+            and state.pk not in self._in_flight
+        )
         if at_rest and state.status == SyncState.Status.DELETED:
             return True
         if record is None or record.deleted or not at_rest or state.status != SyncState.Status.IN_SYNC:
@@ -258,6 +275,10 @@ class _Verdicts:
             return state
         request = self._requests.get(key)
         return request.state if request is not None and request.state.remote_id is None else None
+
+    def _is_wanted(self, state: SyncState) -> bool:
+        """Whether the protected create that a row without a customer belongs to may still come to one."""
+        return state.saga_id is not None and Saga.objects.open().filter(pk=state.saga_id).exists()
 
     def _reference(self, webhook: Webhook) -> UUID | None:
         record, _ = self._read[webhook.pk]

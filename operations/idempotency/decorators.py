@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any, Final, TypeVar
@@ -30,7 +30,10 @@ KEPT: Final = frozenset({404, 409, 410, 412})
 
 
 def idempotent(
-    *, subject: Callable[[Any], str] = lambda data: "", outside_for: float | None = None
+    *,
+    subject: Callable[[Any], str] = lambda data: "",
+    outside_for: float | None = None,
+    unless: Callable[[Request], bool] = lambda request: False,
 ) -> Callable[[F], F]:
     """Makes a method of an API view honour ``Idempotency-Key``; without the header nothing changes.
 
@@ -42,17 +45,19 @@ def idempotent(
         outside_for: seconds that the method may take outside of any transaction, for one that calls out or takes long.
             Its answer is kept when it has returned; after a crash in between, or when it takes longer, a repeat does it
             again. So it must be harmless when it is done twice.
+        unless: requests that the method carries out with the key on its own.
     """
 
     def decorate(method: F) -> F:
         @wraps(method)
         def handler(view: APIView, request: Request, *args: Any, **kwargs: Any) -> Any:
-            header = request.headers.get(HEADER)
-            if header is None:
+            if unless(request):
                 return method(view, request, *args, **kwargs)
-            held = _begin(request, header, outside_for)
+            held = request_begin(request, lease=outside_for)
+            if held is None:
+                return method(view, request, *args, **kwargs)
             if isinstance(held, Answer):
-                return _response(held, replayed=True)
+                return answer_response(held, replayed=True)
             if outside_for is not None:
                 return _carry_out_outside(held, lambda: method(view, request, *args, **kwargs), subject)
             return _carry_out(view, held, lambda: method(view, request, *args, **kwargs), subject)
@@ -108,11 +113,46 @@ def idempotent_function(name: str) -> Callable[[F], F]:
     return decorate
 
 
-def _begin(request: Request, header: str, lease: float | None) -> HeldKey | Answer:
+def request_begin(
+    request: Request, *, said: Sequence[tuple[str, list[str]]] = (), lease: float | None = None
+) -> HeldKey | Answer | None:
+    """Begin a request with its key; None if it has none.
+
+    Args:
+        said: what else a repeat must say alike, as name and values.
+        lease: as in ``key_begin``.
+
+    Raises:
+        KeyMalformed, KeyReused, KeyInFlight: see ``operations.idempotency.keys``.
+    """
+    header = request.headers.get(HEADER)
+    if header is None:
+        return None
     key = key_of_header(header)
     method, route = str(request.method), canonical_route(request.path_info)
     scope = Scope(actor=actor_of(request), key=key, method=method, route=route[:500])
-    return key_begin(scope, fingerprint_of(method, route, request.query_params.lists(), request.data), lease=lease)
+    fingerprint = fingerprint_of(method, route, [*request.query_params.lists(), *said], request.data)
+    return key_begin(scope, fingerprint, lease=lease)
+
+
+def problem_settle(view: APIView, held: HeldKey, exc: Exception) -> HttpResponse | None:
+    """End a key whose work failed and left nothing.
+
+    Returns:
+        The problem, kept, when the same request would meet it again. None when it is of another kind: the key is
+        forgotten, and the error is to be raised.
+    """
+    try:
+        problem = _answer(view.handle_exception(exc), lambda data: "")
+    except BaseException:
+        _release(held)
+        raise
+    # A conflict that says when to come back is over by then.
+    if problem.status in KEPT and "Retry-After" not in problem.headers:
+        held.complete(problem)
+        return answer_response(problem)
+    _release(held)
+    return None
 
 
 def _carry_out(view: APIView, held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
@@ -123,22 +163,14 @@ def _carry_out(view: APIView, held: HeldKey, method: Callable[[], Any], subject:
         return answer
 
     try:
-        return _response(run_in_transaction(work))
+        return answer_response(run_in_transaction(work))
     except CommitUnknown:
         # The key stays in flight: whoever repeats it finds the answer, or that there is none.
         raise
     except Exception as exc:
-        try:
-            problem = _answer(view.handle_exception(exc), lambda data: "")
-        except BaseException:
-            _release(held)
+        if (kept := problem_settle(view, held, exc)) is None:
             raise
-        # A conflict that says when to come back is over by then.
-        if problem.status in KEPT and "Retry-After" not in problem.headers:
-            held.complete(problem)
-            return _response(problem)
-        _release(held)
-        raise
+        return kept
 
 
 def _carry_out_outside(held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
@@ -150,7 +182,7 @@ def _carry_out_outside(held: HeldKey, method: Callable[[], Any], subject: Callab
     # Taken over meanwhile, it was done twice; this caller has the answer to what was done for it.
     with suppress(KeyInFlight):
         held.complete(answer)
-    return _response(answer)
+    return answer_response(answer)
 
 
 def _release(held: HeldKey) -> None:
@@ -170,7 +202,8 @@ def _answer(response: Any, subject: Callable[[Any], str]) -> Answer:
     return Answer(status=response.status_code, headers=headers, body=body, subject=subject(response.data))
 
 
-def _response(answer: Answer, *, replayed: bool = False) -> HttpResponse:
+def answer_response(answer: Answer, *, replayed: bool = False) -> HttpResponse:
+    """An answer as it is sent."""
     response = HttpResponse(answer.body, status=answer.status)
     del response.headers["Content-Type"]
     for name, value in answer.headers.items():

@@ -68,6 +68,15 @@ UPDATE operations_idempotency
    SET status = %(status)s, headers = %(headers)s::jsonb, body = %(body)s, subject = %(subject)s
  WHERE id = %(id)s AND token = %(token)s AND status IS NULL
 """
+# By work that outlives its request: it was bound to the key under the key's lock, so no token is asked for.
+ANSWER_SQL: Final = """
+UPDATE operations_idempotency
+   SET status = %(status)s, headers = %(headers)s::jsonb, body = %(body)s, subject = %(subject)s
+ WHERE id = %(id)s AND status IS NULL
+"""
+ANSWERED_SQL: Final = """
+SELECT status, headers::text, body FROM operations_idempotency WHERE id = %(id)s AND status IS NOT NULL
+"""
 # If the transaction of the work is still open somewhere, its answer lost, the row is locked and left as it is.
 RELEASE_SQL: Final = """
 DELETE FROM operations_idempotency
@@ -198,6 +207,26 @@ def key_begin(scope: Scope, fingerprint: str, *, lease: float | None = None) -> 
                 return HeldKey(key, token)
             raise KeyInFlight(headers={"Retry-After": str(max(1, round(left)))})
     raise KeyInFlight(headers={"Retry-After": "1"})
+
+
+def answer_complete(*, key_id: int, answer: Answer) -> None:
+    """Write the answer of work that goes on without its request, last in the transaction that ends it.
+
+    The work was written down in a transaction that held the key (``HeldKey.lock``), so it is the only one with it,
+    whoever has taken the key over since. A key that has expired meanwhile is nobody's any more.
+    """
+    values: dict[str, Any] = {"id": key_id, "status": answer.status, "body": answer.body}
+    values |= {"headers": orjson.dumps(dict(answer.headers)).decode(), "subject": answer.subject[:200]}
+    with connection.cursor() as cursor:
+        cursor.execute(ANSWER_SQL, values)
+
+
+def answer_kept(*, key_id: int) -> Answer | None:
+    """The answer of a key; None if it has none, or is gone."""
+    with connection.cursor() as cursor:
+        cursor.execute(ANSWERED_SQL, {"id": key_id})
+        row = cursor.fetchone()
+    return Answer(status=row[0], headers=orjson.loads(row[1]), body=bytes(row[2])) if row else None
 
 
 def keys_clean_once() -> int:

@@ -15,6 +15,14 @@ def ids_as_numbers(texts: Sequence[str]) -> list[int]:
     return [int(one) for one in texts if one.isascii() and one.isdigit() and len(one) < 19]
 
 
+def hours_of(ago: Sequence[int] | None) -> tuple[int, ...]:
+    """How many began in each of the last 24 hours, the oldest first, from how many hours ago each began."""
+    counts = [0] * 24
+    for one in ago or ():
+        counts[23 - min(23, max(0, one))] += 1
+    return tuple(counts)
+
+
 def rows_wanted(
     rows: QuerySet[M, Any], *, fingerprint: str | None, ids: Sequence[str] | None, after: str
 ) -> QuerySet[M, Any]:

@@ -242,7 +242,7 @@ die = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before":
     HeldKey.complete = die
 else:
-    decorators._response = die
+    decorators.answer_response = die
 send(Client(headers={"Authorization": sys.argv[1]}), "k")
 """
 

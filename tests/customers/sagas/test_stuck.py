@@ -1,0 +1,233 @@
+"""Compensations that fail: repeated by the ladder, then a person's, who sees them and lets them go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pytest_django import Settings
+
+from customers.integrations import PermanentError, Unreachable
+from customers.models import Customer, Saga, SyncState
+from customers.sagas.beginning import Wanted, saga_begin
+from customers.sagas.retrying import sagas_retry
+from customers.sagas.running import saga_run
+from customers.services import customer_update
+from operations.models import AuditEntry, Lock
+from tests.customers.conftest import Api
+from tests.customers.sagas.conftest import begun, nothing_is_left, steps_of, work_on
+from tests.customers.sagas.test_refused import refuses
+from tests.customers.sync.conftest import Side
+from tests.customers.sync.memory import Call, World
+from tests.operations.conftest import MakeClient, staff_client
+
+__all__ = ["staff_client"]
+pytestmark = [pytest.mark.feature("C6"), pytest.mark.django_db(transaction=True)]
+
+URL = "/api/v1/customers/"
+
+
+@pytest.fixture(autouse=True)
+def patience(settings: Settings) -> None:
+    settings.PROTECTED_ATTEMPTS = 4
+
+
+def stuck_create(side: Side, second: World) -> Saga:
+    """The second refuses; what the first has cannot be deleted."""
+    refuses(second, "create")
+    refuses(side.world, "delete", PermanentError("Not now.", code="locked"), times=4)
+    saga = begun(Saga.Action.CREATE, name="Ada", email="ada@example.com")
+    assert saga.status == "undoing"
+    work_on()
+    saga.refresh_from_db()
+    return saga
+
+
+def test_an_undoing_that_fails_is_repeated_and_then_stuck(side: Side, second: World, api: Api) -> None:
+    saga = stuck_create(side, second)
+
+    assert (saga.status, saga.strikes, saga.last_error_code) == ("stuck", 4, "locked")
+    assert [call.method for call in side.world.writes()] == ["create"] + ["delete"] * 4
+    assert steps_of(saga)[1] == ("remote memory", "undoing")
+    # The customer is nobody's, and nobody takes its record for a new one.
+    side.rest()
+    assert len(side.world.living()) == 1
+    assert not Customer.objects.exists()
+    assert not Lock.objects.exists()
+
+
+def test_the_e_mail_of_a_stuck_create_may_be_given_to_another(side: Side, second: World, api: Api) -> None:
+    stuck_create(side, second)
+    second.before.clear()
+
+    answer = api.post(URL, {"name": "Ada", "email": "ada@example.com"})
+
+    assert answer.status_code == 201
+
+
+def test_a_person_lets_it_go_on(side: Side, second: World, api: Api) -> None:
+    saga = stuck_create(side, second)
+
+    retried = sagas_retry(ids=[saga.pk], actor="user:ann", reason="it is open again")
+    again = sagas_retry(ids=[saga.pk], actor="user:ann")
+    work_on()
+
+    saga.refresh_from_db()
+    assert (retried, again) == ([saga.pk], [])
+    assert saga.status == "undone"
+    assert side.world.living() == []
+    entry = AuditEntry.objects.get(action="saga.retried")
+    assert (entry.actor, entry.target) == ("user:ann", f"saga:{saga.pk}")
+    assert entry.detail == {"reason": "it is open again"}
+    nothing_is_left()
+
+
+def test_operators_see_it_among_the_troubles_and_try_it_again(
+    side: Side, second: World, api: Api, staff_client: MakeClient
+) -> None:
+    saga = stuck_create(side, second)
+    client = staff_client("operator")
+
+    listed = client.get("/admin/troubles/?source=sagas").content.decode()
+    page = client.get(f"/admin/customers/saga/{saga.pk}/change/").content.decode()
+    rows = client.get("/admin/customers/saga/?stands=stuck").content.decode()
+    group = client.get("/admin/troubles/group/?source=sagas&group=create%7Clocked").content.decode()
+    client.post("/admin/troubles/", {"source": "sagas", "group": "create|locked"})
+    work_on()
+
+    assert "Not now." in listed
+    assert f"/admin/customers/saga/{saga.pk}/change/" in group
+    assert "Not now." in page
+    assert "Try again" in page
+    assert "memory" in page
+    assert str(saga.customer_id) in rows
+    assert Saga.objects.get().status == "undone"
+
+
+def test_its_page_has_the_button_too(side: Side, second: World, api: Api, staff_client: MakeClient) -> None:
+    saga = stuck_create(side, second)
+    client = staff_client("operator")
+    posted = {"action": "retry", "_selected_action": [str(saga.pk)], "from_page": "1"}
+
+    first = client.post("/admin/customers/saga/", posted, follow=True)
+    again = client.post("/admin/customers/saga/", posted, follow=True)
+
+    assert "1 protected change goes on." in first.content.decode()
+    assert "1 are not stuck" in again.content.decode()
+    assert Saga.objects.get().status == "undoing"
+
+
+def test_viewers_may_see_and_not_retry(side: Side, second: World, api: Api, staff_client: MakeClient) -> None:
+    saga = stuck_create(side, second)
+    client = staff_client("viewer")
+
+    page = client.get(f"/admin/customers/saga/{saga.pk}/change/").content.decode()
+    client.post("/admin/customers/saga/", {"action": "retry", "_selected_action": [str(saga.pk)]})
+
+    assert "Not now." in page
+    assert "Try again" not in page
+    assert Saga.objects.get().status == "stuck"
+
+
+def test_an_outage_makes_nothing_stuck(side: Side, second: World, api: Api) -> None:
+    refuses(second, "create")
+    refuses(side.world, "delete", Unreachable("gone", code="x"), times=12)
+
+    saga = begun(Saga.Action.CREATE, name="Ada")
+    work_on()
+
+    saga.refresh_from_db()
+    assert saga.status == "undone"
+    assert side.world.living() == []
+
+
+def test_an_update_that_cannot_be_put_back_is_left_to_the_synchronisation(side: Side, second: World, api: Api) -> None:
+    customer = side.linked(name="Ada")
+    refuses(second, "update")
+    side.world.before.append(_second_update_fails())
+    saga = begun(Saga.Action.UPDATE, customer, name="Eve")
+    work_on()
+    saga.refresh_from_db()
+    assert saga.status == "stuck"
+    assert side.remote(customer) == {"name": "Eve"}
+
+    side.world.before.clear()
+    second.before.clear()
+    customer_update(customer_id=customer.pk, changes={"phone": "1"})
+    side.rest()
+
+    assert side.remote(customer) == {"name": "Ada", "phone": "1"}
+    assert sagas_retry(ids=[saga.pk], actor="user:ann") == [saga.pk]
+    work_on()
+    saga.refresh_from_db()
+    assert saga.status == "undone"
+    side.rest()
+    assert side.remote(customer) == {"name": "Ada", "phone": "1"}
+    nothing_is_left()
+
+
+def test_a_half_done_deletion_goes_on_and_takes_no_other_change(side: Side, second: World, api: Api) -> None:
+    customer = side.linked(name="Ada")
+    refuses(second, "delete", PermanentError("Not now.", code="locked"), times=4)
+
+    saga = begun(Saga.Action.DELETE, customer)
+    work_on()
+    stuck = Saga.objects.get().status
+    other = api.patch(f"{URL}{customer.pk}", {"name": "Eve"})
+    sagas_retry(ids=[saga.pk], actor="user:ann")
+    work_on()
+
+    saga.refresh_from_db()
+    customer.refresh_from_db()
+    assert (other.status_code, other.json()["code"]) == (409, "customer_busy")
+    assert (stuck, saga.status) == ("stuck", "done")
+    assert customer.deleted_at is not None
+    assert side.world.living() == second.living() == []
+    assert {state.status for state in SyncState.objects.all()} == {"deleted"}
+    nothing_is_left()
+
+
+def test_somebody_who_attached_something_live_meanwhile_is_heard(side: Side, second: World, api: Api) -> None:
+    def attach(call: Call) -> None:
+        if call.method == "create":
+            for record in side.world.living():
+                side.world.obstacles[record.remote_id] = "A live subscription."
+            raise PermanentError("No.", code="no")
+
+    second.before.append(attach)
+
+    saga = begun(Saga.Action.CREATE, name="Ada")
+    work_on()
+
+    saga.refresh_from_db()
+    assert (saga.status, saga.last_error_code) == ("stuck", "delete_refused")
+    assert saga.last_error_message == "A live subscription."
+    assert len(side.world.living()) == 1
+
+
+def test_a_retry_waits_its_turn_behind_another_change(side: Side, second: World) -> None:
+    customer = side.linked(name="Ada")
+    refuses(second, "update")
+    side.world.before.append(_second_update_fails())
+    stuck = begun(Saga.Action.UPDATE, customer, name="Eve")
+    work_on()
+    other = saga_begin(Wanted(action=Saga.Action.UPDATE, customer_id=customer.pk, values={"phone": "1"}))
+
+    behind = sagas_retry(ids=[stuck.pk], actor="user:ann")
+    saga_run(other)
+    work_on()
+
+    assert behind == []
+    assert Saga.objects.get(pk=stuck.pk).status == "stuck"
+
+
+def _second_update_fails() -> Callable[[Call], None]:
+    seen = [0]
+
+    def strike(call: Call) -> None:
+        if call.method == "update":
+            seen[0] += 1
+            if seen[0] > 1:
+                raise PermanentError("No.", code="no")
+
+    return strike
