@@ -19,6 +19,8 @@ from django_celery_beat.models import (
 
 from operations.audit import actor_of, audit_record
 from operations.console import RecordAdmin, badge
+from zenskar.beat import BEAT_SCHEDULE
+from zenskar.schedule import entries_reset, entry_is_edited
 
 for schedule in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(schedule)
@@ -28,15 +30,26 @@ for schedule in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTas
 class PeriodicTaskAdmin(RecordAdmin):
     """What ``celery beat`` sends, how often, and when it did so last.
 
-    The table in the code is copied over these rows at each start of beat, so nothing but pausing is offered.
+    What is missing is made from the table in the code; what was edited (``manage.py beat set``) stays till it is reset.
     """
 
-    list_display = ("name", "task", "scheduler", "state", "last_run_at", "total_run_count")
+    list_display = ("name", "task", "scheduler", "state", "origin", "last_run_at", "total_run_count")
     list_select_related = ("interval", "crontab", "solar", "clocked")
     list_filter = ("enabled",)
     ordering = ("name",)
     fields = ("name", "task", "scheduler", "state", "expire_seconds", "last_run_at", "total_run_count", "description")
-    actions = ("pause", "resume")
+    actions = ("pause", "resume", "reset")
+    page_actions = ("pause", "resume", "reset")
+
+    @admin.display(description="Schedule")
+    def origin(self, task: PeriodicTask) -> SafeString:
+        return badge("edited", "warn") if entry_is_edited(task) else badge("default", "plain")
+
+    @admin.action(description="Reset to the default", permissions=["pause"])
+    def reset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        names = [name for name in queryset.values_list("name", flat=True) if name in BEAT_SCHEDULE]
+        reset = entries_reset(names, actor=actor_of(request)) if names else []
+        self.message_user(request, f"Put back {len(reset)} tasks.", messages.SUCCESS)
 
     @admin.display(description="State")
     def state(self, task: PeriodicTask) -> SafeString:

@@ -224,7 +224,7 @@ CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_RESULT_EXPIRES = None
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
-CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_BEAT_SCHEDULER = "zenskar.schedule:TableScheduler"
 
 # -- The log and its subscribers ---------------------------------------------------------------------------
 # How news of changed customers reaches the synchronisation: straight from the log, or through Kafka by a worker.
