@@ -87,6 +87,15 @@ def outbox_settings() -> OutboxSettings:
     )
 
 
+def statistics_seconds() -> float:
+    """OUTBOX_STATISTICS_SECONDS: how old the statistics may be that the API gives (1); 0 makes them for each request.
+
+    Raises:
+        ImproperlyConfigured: it is no number or out of its range.
+    """
+    return number("OUTBOX_STATISTICS_SECONDS", 1.0, 0.0, 60.0)
+
+
 def kafka_settings() -> KafkaSettings:
     """The settings in force.
 

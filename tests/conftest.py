@@ -15,6 +15,8 @@ def pytest_configure() -> None:
     # Each test client builds the middleware anew; looking for a static file when it is asked for spares each of them
     # the reading of all of them.
     settings.WHITENOISE_AUTOREFRESH = True
+    # Figures are made anew for each request: what a test just did is in them. Tests of the cache switch it on.
+    settings.OUTBOX_STATISTICS_SECONDS = 0
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from django.conf import settings
 from rest_framework import serializers
@@ -142,7 +142,18 @@ def erasure_representation(erasure: Erasure) -> dict[str, Any]:
     }
 
 
-def customer_representation(customer: Customer, states: Iterable[SyncState] | None = None) -> dict[str, Any]:
+class StateShown(Protocol):
+    """What is shown of a sync state."""
+
+    @property
+    def integration(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def remote_id(self) -> str | None: ...
+
+
+def customer_representation(customer: Customer, states: Iterable[StateShown] | None = None) -> dict[str, Any]:
     """A customer as JSON.
 
     Args:
@@ -165,7 +176,7 @@ def customer_representation(customer: Customer, states: Iterable[SyncState] | No
     }
 
 
-def _integrations(customer: Customer, states: Iterable[SyncState]) -> dict[str, dict[str, str | None]]:
+def _integrations(customer: Customer, states: Iterable[StateShown]) -> dict[str, dict[str, str | None]]:
     """Status and remote id by integration; one that has not looked at the customer yet is pending."""
     unseen = SyncState.Status.PENDING if customer.deleted_at is None else SyncState.Status.DELETED
     found: dict[str, dict[str, str | None]] = {

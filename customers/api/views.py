@@ -27,6 +27,7 @@ from customers.api.serializers import (
 )
 from customers.errors import CustomerDeleted, CustomerError, CustomerNotFound
 from customers.models import Customer, Saga
+from customers.reading import customer_read
 from customers.sagas.beginning import Wanted
 from customers.services import customer_create, customer_delete, customer_update
 from operations.errors import ScopeMissing
@@ -97,12 +98,13 @@ class CustomerDetailView(CustomerView):
     """One customer."""
 
     def get(self, request: Request, customer_id: str) -> Response:
-        customer = Customer.objects.prefetch_related("sync_states").filter(pk=id_of(customer_id)).first()
-        if customer is None:
+        found = customer_read(id_of(customer_id))
+        if found is None:
             raise CustomerNotFound
+        customer, states = found
         if customer.deleted_at is not None:
             raise CustomerDeleted
-        answer = _answer(customer)
+        answer = _answer(customer, customer_representation(customer, states=states))
         if is_unchanged(request.headers.get("If-None-Match"), answer["ETag"]):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **UNCACHED})
         return answer

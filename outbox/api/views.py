@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,7 +17,7 @@ from operations.scopes import Scope
 from operations.serializers import StrictSerializer, query_values
 from outbox.api import descriptions
 from outbox.api.access import require
-from outbox.api.documents import delivery_document, group_document, pending_document, statistics_document
+from outbox.api.documents import delivery_document, group_document, pending_document
 from outbox.api.errors import EventNotFound
 from outbox.api.inputs import DeadLetterQuery, GroupQuery, Nothing, PendingQuery
 from outbox.deciding import deliveries_retry
@@ -26,6 +27,7 @@ from outbox.masking import may_read_payload
 from outbox.models import Delivery, DeliveryState, StoredEvent, Subscription
 from outbox.pending import pending_events
 from outbox.relay import relay_once
+from outbox.statistics import statistics_forget, statistics_recent
 
 UNCACHED: Final = {"Cache-Control": "no-store"}
 PROCESS_SECONDS: Final = 3.0
@@ -45,6 +47,12 @@ class OutboxView(APIView):
 
     required_scopes = {"read": Scope.OPERATIONS_READ, "write": Scope.OPERATIONS_WRITE}
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        if request.method not in SAFE_METHODS and response.status_code < 400:
+            # Who did something sees it in the figures at once.
+            statistics_forget()
+        return super().finalize_response(request, response, *args, **kwargs)
+
 
 @descriptions.statistics
 class StatisticsView(OutboxView):
@@ -52,7 +60,7 @@ class StatisticsView(OutboxView):
 
     def get(self, request: Request) -> Response:
         validated(Nothing(data=query_values(request)))
-        return Response(statistics_document(), headers=UNCACHED)
+        return Response(statistics_recent(), headers=UNCACHED)
 
 
 @descriptions.pending
