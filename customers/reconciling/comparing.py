@@ -141,4 +141,6 @@ def _waiting(integration: Integration, ids: Sequence[str]) -> set[str]:
 
 
 def _held(integration: Integration, fields: Fields) -> Fields:
+    if integration.roots >= Integration.roots:
+        return fields
     return {name: value for name, value in fields.items() if root_of(name) in integration.roots}

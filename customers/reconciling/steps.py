@@ -106,6 +106,7 @@ class Steps:
         if self._items("page:", ItemState.FAILED):
             return skipped(item, "given_up", "Another page could not be read.")
         after, then, count = item.data["after"], [], 0
+        same: list[RemoteRecord] = []
         ends = time.monotonic() + PAGES_SECONDS
         since = datetime.fromisoformat(item.data["since"]) if item.data["since"] else None
         until = datetime.fromisoformat(item.data["until"])
@@ -116,10 +117,12 @@ class Steps:
                 if not count:
                     raise
                 break
-            then += [_look(remote_id=remote_id) for remote_id in self._compared(page)]
+            then += [_look(remote_id=remote_id) for remote_id in self._compared(page, same)]
             after, count = page.after, count + 1
             if not after or count >= PAGES_MOST or time.monotonic() > ends:
                 break
+        if same:
+            run_in_transaction(lambda: self._settle(same, ()))
         if after:
             number = item.data["number"] + 1
             name = f"page:{item.data['window']}:{number}"
@@ -130,10 +133,13 @@ class Steps:
         found: RecordPage = self._call(lambda: self._integration.page(since=since, until=until, after=after))
         return found
 
-    def _compared(self, page: RecordPage) -> Sequence[str]:
-        """Settle one page; ids of what must be looked at by itself."""
+    def _compared(self, page: RecordPage, same: list[RemoteRecord]) -> Sequence[str]:
+        """Settle one page, or leave it in ``same`` to be settled with others; ids of what must be looked at singly."""
         compared = page_compare(self._integration, page.records)
         unknown = compared.unknown if Drift.Kind.MISSING_HERE in self._only else []
+        if not unknown:
+            same += page.records
+            return [] if self._imports_only else compared.odd
         done = run_in_transaction(lambda: self._settle(page.records, unknown))
         return [*done.unlinked, *([] if self._imports_only else compared.odd)]
 

@@ -69,4 +69,5 @@ def _moment(seconds: object) -> datetime | None:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    # A plain mapping first: the question whether it is any other costs more than all that is asked of it.
+    return value if isinstance(value, dict | Mapping) else {}

@@ -20,6 +20,10 @@ METADATA = "metadata."
 
 def text_clean(value: object) -> str:
     """Text that PostgreSQL can store: NUL and lone surrogates are replaced by U+FFFD."""
+    text = str(value or "")
+    if text.isascii() and "\x00" not in text:
+        # Nearly all of it, and whole accounts pass here.
+        return text
     return str(value).replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8") if value else ""
 
 

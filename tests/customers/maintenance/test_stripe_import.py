@@ -36,8 +36,8 @@ from customers.reconciling.steps import Steps
 
 read, pages = Steps._compared, []
 
-def dying(self, page):
-    found = read(self, page)
+def dying(self, page, same):
+    found = read(self, page, same)
     pages.extend(page.records)
     if len(pages) == 300:
         os.kill(os.getpid(), signal.SIGKILL)
