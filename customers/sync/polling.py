@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from customers.integrations import (
     RemoteMessage,
     integrations,
 )
+from customers.locks import INTEGRATION
 from customers.models import Priority, SyncAccount, Webhook
 from customers.reconciling.kinds import comparison_begin
 from customers.sync.calls import gated
@@ -32,6 +34,8 @@ from customers.sync.ratelimit import Gate
 from customers.sync.webhooks import webhook_row
 from dbresilience.transactions import run_in_transaction
 from operations.audit import SYSTEM
+from operations.locks.errors import LockTaken
+from operations.locks.held import lock_held
 from outbox.wakeup import wake
 
 log = structlog.get_logger(__name__)
@@ -41,10 +45,14 @@ OVERLAP: Final = timedelta(minutes=10)
 FIRST: Final = timedelta(days=1)
 _BUDGET: Final = 60.0
 _PATIENCE: Final = 5.0
+# Seconds that a page may take which was asked for at the very end.
+_LAST_PAGE: Final = 60.0
 
 
 def messages_poll_once(*, budget: float = _BUDGET) -> int:
     """Ask every integration for its messages, as far as there is time; how many no webhook had brought.
+
+    One process at a time asks an integration: two would pay for the same pages twice. Whoever comes second leaves it.
 
     Args:
         budget: seconds after which no further page is asked for.
@@ -52,7 +60,8 @@ def messages_poll_once(*, budget: float = _BUDGET) -> int:
     ends, found = time.monotonic() + budget, 0
     for integration in integrations().values():
         if integration.is_set_up():
-            found += _polled(integration, ends)
+            with suppress(LockTaken), lock_held(INTEGRATION, integration.name, seconds=budget + _LAST_PAGE):
+                found += _polled(integration, ends)
     return found
 
 

@@ -11,7 +11,8 @@ from pytest_django import Settings
 from customers.models import Customer, SyncAccount, Webhook
 from customers.services import customer_create
 from customers.sync.polling import messages_poll_once
-from operations.models import Operation
+from operations.locks.held import lock_held
+from operations.models import Lock, Operation
 from tests.customers.stripe.conftest import StripeSide
 from zenskar.sandbox.stripe.dashboard import customer_edit
 
@@ -38,6 +39,21 @@ def windows_end_later(monkeypatch: pytest.MonkeyPatch) -> None:
             return timezone.now() + timedelta(seconds=1)
 
     monkeypatch.setattr(polling, "timezone", Later)
+
+
+@pytest.mark.feature("C9")
+def test_one_process_at_a_time_asks(stripe_side: StripeSide) -> None:
+    stripe_side.sandbox.customer_add(name="Bob")
+    lost(stripe_side)
+
+    with lock_held("integration", "stripe", seconds=30):
+        before = len(stripe_side.sandbox.request_log)
+        found = [messages_poll_once()]
+        asked = len(stripe_side.sandbox.request_log) - before
+    found.append(messages_poll_once())
+
+    assert (found, asked) == ([0, 1], 0)
+    assert not Lock.objects.exists()
 
 
 def test_it_hears_of_what_no_webhook_told(stripe_side: StripeSide) -> None:
