@@ -18,6 +18,7 @@ class CustomersConfig(AppConfig):
         from customers.reconciling.troubles import proposals_register
         from customers.sagas import admin as saga_admin  # noqa: F401 - registers itself
         from customers.sagas.conf import saga_settings
+        from customers.sagas.life import SagaLife
         from customers.sagas.troubles import troubles_register as saga_troubles_register
         from customers.stripe.readiness import stripe_register
         from customers.sync import admin  # noqa: F401 - registers itself
@@ -41,5 +42,6 @@ class CustomersConfig(AppConfig):
         for kind in (RetryFailedSyncs(), Reconcile(), ImportRemote(), RepairAccepted(), FixConsistency()):
             kinds.register(kind)
         saga_troubles_register()
+        register(SagaLife())
         register(SyncLife())
         register(WebhooksLife())

@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 
 from customers.admin.erasures import erasure_words
 from customers.erasing.services import customer_erase
-from customers.errors import CustomerDeleted
+from customers.errors import CustomerBusy, CustomerDeleted
 from customers.exporting.documents import customer_export, document_text
 from customers.models import Customer, Erasure, SyncState
 from customers.models.customer import CustomerQuerySet, name_key
@@ -172,6 +172,7 @@ class CustomerAdmin(RecordAdmin):
             ("Events", "outbox_storedevent", f"customer:{customer.pk}"),
             ("Sync states", "customers_syncstate", str(customer.pk)),
             ("Conflicts", "customers_conflict", str(customer.pk)),
+            ("Protected changes", "customers_saga", str(customer.pk)),
             *(
                 (f"Webhooks of {state.remote_id}", "customers_webhook", state.remote_id)
                 for state in customer.sync_states.all()
@@ -260,7 +261,7 @@ class CustomerAdmin(RecordAdmin):
 
 
 def _deleted(customer_id: UUID, actor: str) -> bool:
-    """Delete one customer, with its entry in the audit trail; False when somebody else did meanwhile."""
+    """Delete one customer, with its entry in the audit trail; False when somebody else did or is changing it."""
 
     def work() -> None:
         customer_delete(customer_id=customer_id, origin="console")
@@ -268,7 +269,7 @@ def _deleted(customer_id: UUID, actor: str) -> bool:
 
     try:
         run_in_transaction(work)
-    except CustomerDeleted:
+    except (CustomerDeleted, CustomerBusy):
         return False
     return True
 

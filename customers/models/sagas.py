@@ -126,6 +126,8 @@ class Saga(models.Model):
             models.Index(F("id").desc(), condition=Q(status="undone"), name="saga_undone"),
             # The sagas of a customer, newest first.
             models.Index("customer_id", F("id").desc(), name="saga_by_customer"),
+            # The life of what one request set in motion.
+            models.Index("correlation_id", condition=~Q(correlation_id=""), name="saga_by_correlation"),
             # The removal of old ones.
             models.Index("finished_at", condition=Q(finished_at__isnull=False), name="saga_finished"),
         ]

@@ -108,7 +108,7 @@ class SagaAdmin(RecordAdmin):
             "",
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             (
-                (step.number, _name(step), _badge(step), step.attempts, moment(step.finished_at), step.error_message)
+                (step.number, _name(step), _badge(step), _attempts(step), moment(step.finished_at), step.error_message)
                 for step in row.steps.order_by("number")
             ),
         )
@@ -138,6 +138,10 @@ def _name(step: SagaStep) -> str:
     return (
         f"{words(step.get_kind_display())} ({step.integration})" if step.integration else words(step.get_kind_display())
     )
+
+
+def _attempts(step: SagaStep) -> str:
+    return f"{step.attempts}, {step.undo_attempts} to undo" if step.undo_attempts else str(step.attempts)
 
 
 def _badge(step: SagaStep) -> SafeString:
