@@ -9,7 +9,7 @@ the lane's row while they do, and so does the settle: it sees whether that happe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,6 +32,12 @@ MOST_AT_ONCE: Final = 500
 CRASHED_CODE: Final = "worker_died"
 CRASHED_MESSAGE: Final = "The worker died each time it delivered this event."
 
+# Whether there is one, by outbox_detour_due. A moment that is read once can be looked up in an index; the bare function
+# would be asked for each row, and all that wait for people would be read.
+DUE_SQL: Final = """
+SELECT EXISTS (SELECT FROM outbox_detour WHERE subscription_id = %(name)s AND lane = ANY (%(lanes)s::smallint[])
+                  AND due <= (SELECT clock_timestamp()))
+"""
 # Takes due detours and counts the attempt before it is made: an event that kills its worker must run out of attempts
 # as well. The due moment goes ahead by a lease, in case that happens. ``started`` still being set says that it did;
 # such a detour is served alone. A detour whose delivery was resolved by hand has no attempt to count.
@@ -41,7 +47,7 @@ WITH due AS (
     JOIN outbox_lane l ON l.subscription_id = t.subscription_id AND l.lane = t.lane
     JOIN unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS h (lane, epoch)
       ON h.lane = l.lane AND h.epoch = l.epoch
-   WHERE t.subscription_id = %(name)s AND t.due <= clock_timestamp()
+   WHERE t.subscription_id = %(name)s AND t.due <= (SELECT clock_timestamp())
    ORDER BY t.due LIMIT %(most)s
 ), begun AS (
   UPDATE outbox_detour t SET started = true, due = clock_timestamp() + %(seconds)s * interval '1 second'
@@ -111,6 +117,13 @@ class Serving:
     events: list[Event]
     following: int
     all_read: bool
+
+
+def detours_are_due(name: str, lanes: Collection[int]) -> bool:
+    """Whether a detour of these lanes is due."""
+    with connection.cursor() as cursor:
+        cursor.execute(DUE_SQL, {"name": name, "lanes": list(lanes)})
+        return bool(cursor.fetchone()[0])
 
 
 def detours_start(

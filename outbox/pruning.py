@@ -40,12 +40,12 @@ gone AS (
 SELECT count(*) FROM gone
 """
 REPLACEMENTS_SQL: Final = _OLDEST.format(table="outbox_replacement", moment="created_at")
-# By the index of what is resolved.
+# By the index of what is resolved. The moment is read once: for the bare function, all that is kept would be looked at.
 DELIVERIES_SQL: Final = """
 WITH gone AS (
   DELETE FROM outbox_delivery WHERE id IN (
     SELECT id FROM outbox_delivery WHERE state = 'resolved'
-       AND resolved_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY resolved_at LIMIT %(batch)s)
+       AND resolved_at < (SELECT clock_timestamp()) - %(days)s * interval '1 day' ORDER BY resolved_at LIMIT %(batch)s)
   RETURNING 1
 )
 SELECT count(*) FROM gone
@@ -56,7 +56,7 @@ WITH gone AS (
   DELETE FROM outbox_inbox WHERE (consumer_group, event_id) IN (
     SELECT consumer_group, event_id FROM outbox_inbox
      WHERE outcome IN ('success', 'ignored')
-       AND handled_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY handled_at LIMIT %(batch)s)
+       AND handled_at < (SELECT clock_timestamp()) - %(days)s * interval '1 day' ORDER BY handled_at LIMIT %(batch)s)
   RETURNING 1
 )
 SELECT count(*) FROM gone
@@ -65,7 +65,7 @@ PARKED_SQL: Final = """
 WITH gone AS (
   DELETE FROM outbox_inbox_parked WHERE id IN (
     SELECT id FROM outbox_inbox_parked WHERE state = 'resolved'
-       AND resolved_at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY resolved_at LIMIT %(batch)s)
+       AND resolved_at < (SELECT clock_timestamp()) - %(days)s * interval '1 day' ORDER BY resolved_at LIMIT %(batch)s)
   RETURNING 1
 )
 SELECT count(*) FROM gone

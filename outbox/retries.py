@@ -8,7 +8,7 @@ from typing import Final
 
 from outbox.cursors import Cursors
 from outbox.delivering import Halted, deliver_in_transaction
-from outbox.detours import MOST_AT_ONCE, Serving, crashed, detours_settle, detours_start
+from outbox.detours import MOST_AT_ONCE, Serving, crashed, detours_are_due, detours_settle, detours_start
 from outbox.events import Event
 from outbox.failures import HALTING, first_of_each_aggregate, those_through
 from outbox.settling import lanes_hold, settling
@@ -38,6 +38,8 @@ class Retries:
         if not any(held.blocked for held in worker.leases.held.values()) and now < self._next_look:
             return 0
         self._next_look = now + LOOK_SECONDS
+        if not detours_are_due(worker.name, worker.leases.held):
+            return 0
         # An aggregate is back on the log when it has caught up with its lane: with the cursor as the database has it.
         self._cursors.settle_all()
         if not worker.lease_lasts():

@@ -29,7 +29,7 @@ CLAIM_SECONDS: Final = 60.0
 CLAIM_SQL: Final = """
 UPDATE outbox_inbox_parked SET dead_letter_due = clock_timestamp() + %(seconds)s * interval '1 second'
  WHERE id IN (SELECT id FROM outbox_inbox_parked
-               WHERE consumer_group = %(group)s AND dead_letter_due <= clock_timestamp()
+               WHERE consumer_group = %(group)s AND dead_letter_due <= (SELECT clock_timestamp())
                ORDER BY dead_letter_due LIMIT %(most)s FOR UPDATE SKIP LOCKED)
 RETURNING id
 """

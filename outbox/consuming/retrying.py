@@ -23,15 +23,16 @@ log = structlog.get_logger(__name__)
 ATTEMPT_SECONDS: Final = 120.0
 PAUSE_SECONDS: Final = 5.0
 
-# Takes what is due, by outbox_parked_due, and counts the attempt before it is made: a message that kills its worker
-# runs out of attempts too. Committed on its own.
+# Takes what is due, by outbox_parked_due (for that the moment is read once), and counts the attempt before it is made:
+# a message that kills its worker runs out of attempts too. Committed on its own.
 CLAIM_SQL: Final = """
 UPDATE outbox_inbox_parked
    SET attempts = attempts + 1, updated_at = clock_timestamp(),
        next_attempt_at = clock_timestamp() + %(seconds)s * interval '1 second'
  WHERE id = (SELECT id FROM outbox_inbox_parked
               WHERE consumer_group = %(group)s AND topic = ANY (%(topics)s::text[]) AND state = 'retrying'
-                AND next_attempt_at <= clock_timestamp() ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                AND next_attempt_at <= (SELECT clock_timestamp())
+              ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING id, attempts
 """
 # An attempt that was not made after all.
