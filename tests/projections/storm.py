@@ -1,4 +1,5 @@
-"""Fault injection against read models: writers, runners that are killed, and events that cannot be applied.
+"""Fault injection against read models: writers, runners that are killed, and events that cannot be applied; on demand
+operators who replay and rebuild meanwhile, and are killed too, and a server that goes away.
 
 A process of its own (``python -m tests.projections.storm``): it forks writers and runners after Django is set up, so
 that one that died is replaced within milliseconds. Which moment a runner dies at is drawn from the seed: before, in and
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="at most")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--maintain", action="store_true", help="replay and rebuild meanwhile")
     options = parser.parse_args(arguments)
 
     import django
@@ -45,6 +47,7 @@ class Storm:
         self.writers: dict[int, int] = {}
         self.runners: dict[int, int] = {}
         self.operators: dict[int, int] = {}
+        self.maintainers: dict[int, int] = {}
         self.kills = 0
 
     def run(self) -> int:
@@ -53,11 +56,13 @@ class Storm:
         for number in range(2):
             self._start(self.runners, run, number)
         self._start(self.operators, operate, 0)
+        if self.options.maintain:
+            self._start(self.maintainers, maintain, 0)
         ends = time.monotonic() + self.options.seconds
         while self.kills < self.options.kills and time.monotonic() < ends:
             self._reap()
             time.sleep(0.005)
-        for pid in [*self.writers, *self.runners, *self.operators]:
+        for pid in [*self.writers, *self.runners, *self.operators, *self.maintainers]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         print(self.kills)
@@ -68,9 +73,14 @@ class Storm:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            groups = ((self.writers, write), (self.runners, run), (self.operators, operate))
+            groups = (
+                (self.writers, write),
+                (self.runners, run),
+                (self.operators, operate),
+                (self.maintainers, maintain),
+            )
             group, work = next(one for one in groups if pid in one[0])
-            if group is self.runners and os.WIFSIGNALED(status):
+            if group in (self.runners, self.maintainers) and os.WIFSIGNALED(status):
                 self.kills += 1
             self._start(group, work, group.pop(pid))
 
@@ -80,6 +90,7 @@ class Storm:
         if pid:
             group[pid] = number
             return
+        os.environ["STORM_FOLDER"] = str(self.options.folder)
         try:
             work(dice)
         except BaseException:  # noqa: BLE001 - written down, and the test fails
@@ -91,8 +102,9 @@ class Storm:
 
 
 def write(dice: random.Random) -> None:
-    """Publish for ever; one event in twenty cannot be applied, some transactions are rolled back."""
-    from django.db import transaction
+    """Publish for ever; one event in twenty cannot be applied, some transactions are rolled back. What was committed is
+    written down."""
+    from django.db import Error, connection, transaction
 
     from outbox.events import NewEvent
     from outbox.publishing import publish_many
@@ -100,11 +112,12 @@ def write(dice: random.Random) -> None:
     class Undone(Exception):
         pass
 
+    ledger = Path(os.environ["STORM_FOLDER"], f"committed.{os.getpid()}").open("a")  # noqa: SIM115
     while True:
         names = sorted(f"a{dice.randrange(ACCOUNTS)}" for _ in range(dice.randrange(1, 6)))
         try:
             with transaction.atomic():
-                publish_many(
+                ids = publish_many(
                     NewEvent(
                         topic="accounts",
                         type="exploded" if dice.random() < 0.05 else "deposited",
@@ -118,35 +131,96 @@ def write(dice: random.Random) -> None:
                     raise Undone
         except Undone:
             continue
+        except Error:
+            # The server is away. Whether this was committed nobody knows.
+            connection.close()
+            time.sleep(0.05)
+            continue
+        ledger.write("".join(f"{one}\n" for one in ids))
+        ledger.flush()
         time.sleep(dice.random() * 0.01)
 
 
 def operate(dice: random.Random) -> None:
     """Go on without events that cannot be applied, or compute their accounts anew, which fails there again."""
+    from django.db import Error, connection
+
     from projections.models import Failure
     from projections.resolving import AlreadyResolved, failure_resolve
 
     while True:
-        active = list(Failure.objects.exclude(state="resolved").values_list("pk", flat=True)[:50])
-        if active:
-            strategy = "rebuild_aggregate" if dice.random() < 0.2 else "skip"
-            failure = Failure.objects.get(pk=dice.choice(active))
-            if failure.projection != "totals":
-                strategy = "skip"
-            try:
+        try:
+            active = list(Failure.objects.exclude(state="resolved").values_list("pk", flat=True)[:50])
+            if active:
+                strategy = "rebuild_aggregate" if dice.random() < 0.2 else "skip"
+                failure = Failure.objects.get(pk=dice.choice(active))
+                if failure.projection != "totals":
+                    strategy = "skip"
                 failure_resolve(failure_id=failure.pk, strategy=strategy, actor="storm")
-            except AlreadyResolved:
-                continue
+        except AlreadyResolved:
+            continue
+        except Error:
+            connection.close()
         time.sleep(dice.random() * 0.02)
+
+
+def maintain(dice: random.Random) -> None:
+    """Replay ranges, rebuild, switch back and forth and reset, until the moment that was drawn; then die."""
+    from django.core.management import CommandError, call_command
+    from django.db import Error, connection
+
+    from operations.errors import ProblemError
+    from operations.long_actions.runner import operations_run_once
+    from outbox.models import LogEntry
+    from projections.resetting import projection_reset, reset_token
+
+    def replay(name: str) -> None:
+        places = LogEntry.objects.order_by("-position").values_list("position", flat=True)[:1_000]
+        begin, end = min(places, default=0), max(places, default=0)
+        call_command("projection_replay", name, f"--from={begin}", f"--to={end}", "--apply")
+        operations_run_once()
+
+    def reset(name: str) -> None:
+        projection_reset(name=name, token=reset_token(name=name, actor="storm"), actor="storm")
+
+    def rebuild(*how: str) -> Callable[[str], None]:
+        return lambda name: call_command("projection_rebuild", name, *how)
+
+    acts = [replay, rebuild(), rebuild("--rollback"), rebuild("--retire"), rebuild("--cancel"), reset]
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    with connection.execute_wrapper(_fatal(dice, 600)):
+        while True:
+            act = dice.choices(acts, [6, 6, 3, 3, 1, 1])[0]
+            try:
+                act(dice.choice(["totals", "days"]))
+            except (CommandError, ProblemError, SystemExit):
+                # Not now: nothing to go back to, one is under way, or events that were gone on without in the one build
+                # wait for a decision in the other.
+                continue
+            except Error:
+                connection.close()
+            time.sleep(dice.random() * 0.05)
 
 
 def run(dice: random.Random) -> None:
     """Apply events until the moment that was drawn, then die without a word."""
-    from django.db import connection
+    from django.db import Error, connection
 
     from projections.runner import projections_run_once
 
-    fatal = dice.randrange(1, 400)
+    with connection.execute_wrapper(_fatal(dice, 400)):
+        while True:
+            try:
+                if not projections_run_once(seconds=1):
+                    time.sleep(0.01)
+            except Error:
+                connection.close()
+                time.sleep(0.05)
+
+
+def _fatal(dice: random.Random, longest: int) -> Callable[..., object]:
+    """Kills the process before, in or after a statement that is drawn."""
+    fatal = dice.randrange(1, longest)
     seen = 0
 
     def count(execute: Callable[..., object], sql: str, params: object, many: bool, context: object) -> object:
@@ -159,10 +233,7 @@ def run(dice: random.Random) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    with connection.execute_wrapper(count):
-        while True:
-            if not projections_run_once(seconds=1):
-                time.sleep(0.01)
+    return count
 
 
 if __name__ == "__main__":
