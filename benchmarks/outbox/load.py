@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 from django.db import connection, transaction
@@ -81,12 +82,12 @@ def settle() -> None:
         cursor.execute("CHECKPOINT")
 
 
-def new(aggregate: str) -> NewEvent:
+def new(aggregate: str, payload: Mapping[str, Any] = PAYLOAD) -> NewEvent:
     return NewEvent(
         topic="customers",
         type="customer.updated",
         aggregate_type="customer",
         aggregate_id=aggregate,
-        payload=PAYLOAD,
+        payload=payload,
         origin="api",
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.outbox.servers import servers
 
-PARTS = ("same", "hand", "single", "four", "old", "latency")
+PARTS = ("same", "hand", "peer", "single", "four", "old", "latency")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _measure(part: str, options: argparse.Namespace) -> list[Row]:
     from benchmarks.projections import measures as m
+    from benchmarks.projections.peer import peer_build
 
     events, runs = options.events, options.runs
     if part == "same":
@@ -66,6 +67,26 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
         return [
             _ratio("catch-up by batch, of a loop by hand", found, "ours", "hand", 0.5),
             _speed("catch-up by batch, events/s", found["ours"], 50_000),
+        ]
+    if part == "peer":
+        small = max(1_000, events // 100)
+        found = _interleaved(
+            min(runs, 3),
+            ours=lambda: m.catch_up("ByBatch", events=events),
+            runner=lambda: peer_build("runner", small).rate,
+            batch=lambda: peer_build("batch", max(2_000, events // 5)).rate,
+        )
+        same = m.same_as_peer(1_000)
+        return [
+            Row(
+                "the same rows by eventsourcing's runner, its batched loop and ours",
+                float(same),
+                "= 1",
+                same,
+                "by checksum",
+            ),
+            _ratio("catch-up, times eventsourcing 9.5.6's runner", found, "ours", "runner", 25),
+            _ratio("catch-up, times a batched loop on its events", found, "ours", "batch", 2),
         ]
     if part == "single":
         found = _interleaved(runs, ours=lambda: m.catch_up("Single", events=events // 4))

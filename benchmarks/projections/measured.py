@@ -44,6 +44,10 @@ ON CONFLICT (id) DO UPDATE SET name = excluded.name, total = t.total + 1, last_s
 """
 CHECKSUM = "SELECT count(*), sum(total), md5(string_agg(id || name || total || last_sequence, ',' ORDER BY id)) FROM {}"
 
+CHECKSUM_WITHOUT_KEYS = (
+    "SELECT count(*), sum(total), md5(string_agg(name || total || last_sequence, ',' ORDER BY name)) FROM bench_batch"
+)
+
 Fold = dict[str, list[object]]
 
 

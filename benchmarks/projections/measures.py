@@ -11,8 +11,9 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from benchmarks.outbox import load
-from benchmarks.projections.measured import CHECKSUM, SHAPES, by_hand
-from outbox.publishing import publish
+from benchmarks.projections.measured import CHECKSUM, CHECKSUM_WITHOUT_KEYS, SHAPES, by_hand
+from benchmarks.projections.peer import PER_AGGREGATE, peer_build
+from outbox.publishing import publish, publish_many
 from outbox.sequencing import Sequencer
 from projections.builds import builds_ensure
 from projections.registry import projections
@@ -68,6 +69,22 @@ def hand(events: int) -> float:
     seconds = time.perf_counter() - began
     assert done == events, done
     return events / seconds
+
+
+def same_as_peer(events: int) -> bool:
+    """Whether the peer's two ways and ours end with the same table, but for the keys, which each makes its own."""
+    prepare("ByBatch", events=0)
+    with transaction.atomic():
+        publish_many(
+            load.new(f"c{number}", payload={**load.PAYLOAD, "name": f"n{number}-{nth}"})
+            for number in range(events // PER_AGGREGATE)
+            for nth in range(PER_AGGREGATE)
+        )
+    projections_run_once(seconds=600)
+    with connection.cursor() as cursor:
+        cursor.execute(CHECKSUM_WITHOUT_KEYS)
+        ours = [str(value) for value in cursor.fetchone()]
+    return ours == peer_build("runner", events).checksum == peer_build("batch", events).checksum
 
 
 def same_rows(events: int) -> bool:

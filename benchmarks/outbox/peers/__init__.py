@@ -70,7 +70,7 @@ class Drained:
 
 def peer_runs(peer: Peer) -> bool:
     """Whether the Python of the environment is new enough for it."""
-    return _version(_environment()) >= peer.python
+    return _version(peers_python()) >= peer.python
 
 
 def peer_drain(peer: Peer, kind: str, *, sink: str = "nothing", events: int | None = None) -> Drained:
@@ -85,9 +85,9 @@ def peer_drain(peer: Peer, kind: str, *, sink: str = "nothing", events: int | No
     count = events or (peer.hot if kind == "hot" else peer.uniform)
     script = HERE / f"{peer.name.replace('-', '_')}_peer.py"
     environment = {name: text for name, text in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-    environment |= {"PEER_DATABASE_URL": _database(), "PEER_PAYLOAD": json.dumps(PAYLOAD), "PEER_SINK": sink}
+    environment |= {"PEER_DATABASE_URL": peers_database(), "PEER_PAYLOAD": json.dumps(PAYLOAD), "PEER_SINK": sink}
     done = subprocess.run(
-        [_environment(), script, kind, str(count)],
+        [peers_python(), script, kind, str(count)],
         env=environment,
         capture_output=True,
         text=True,
@@ -102,7 +102,7 @@ def peer_drain(peer: Peer, kind: str, *, sink: str = "nothing", events: int | No
     return Drained(count / float(result["seconds"]), int(result["inversions"]))
 
 
-def _database() -> str:
+def peers_database() -> str:
     """An empty database beside ours."""
     url = os.environ["DATABASE_URL"].rpartition("/")[0] + "/peer"
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as session:
@@ -111,7 +111,8 @@ def _database() -> str:
     return url
 
 
-def _environment() -> Path:
+def peers_python() -> Path:
+    """The Python that the peers are installed into; made when there is none, or their versions have changed."""
     python = FOLDER / "bin" / "python"
     requirements = ROOT / "requirements-bench.txt"
     stamp = FOLDER / "requirements.txt"
