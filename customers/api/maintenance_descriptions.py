@@ -87,11 +87,12 @@ validate: Final = extend_schema_view(
         operation_id="customers_data_consistency_validate",
         summary="What is inconsistent",
         description="Counts what breaks the rules between customers and their sync states, up to a thousand each, in "
-        "our own tables; no integration is asked. `complete` is false when there was no time for all: then "
-        "`POST …/data-consistency/fix?dry_run=true` goes through everything, as an operation.",
+        "our own tables; no integration is asked. When there is too much for that, the answer "
+        "is 202 with an operation that goes through everything and changes nothing (with the scope operations:write; "
+        "without it, what was counted in time, and `complete` is false).",
         tags=_TAGS,
         parameters=[INTEGRATION],
-        responses=answers({200: OpenApiResponse(OpenApiTypes.OBJECT)}, 400),
+        responses=answers({200: OpenApiResponse(OpenApiTypes.OBJECT), 202: _UNDER_WAY}, 400),
     )
 )
 integration_health: Final = extend_schema_view(

@@ -10,18 +10,19 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from customers.api import maintenance_descriptions as descriptions
-from customers.consistency.fixing import FixConsistency
+from customers.consistency.fixing import FixConsistency, fix_begin
 from customers.consistency.health import integration_health
 from customers.consistency.validating import consistency_validate
 from customers.errors import InvalidQuery
 from customers.reconciling.kinds import ORPHANS, Reconcile, comparison_under_way
 from customers.sync.live_looks import live_look
 from customers.sync.trying_again import RetryFailedSyncs, integration_named
-from operations.api.begun import BeginningView
+from operations.api.begun import BeginningView, operation_answer
+from operations.audit import actor_of
 from operations.errors import FieldError
 from operations.long_actions.kinds import Kind
 from operations.models import Operation
-from operations.permissions import require
+from operations.permissions import require, scopes_of
 from operations.scopes import Scope
 from operations.serializers import StrictSerializer, query_values
 
@@ -101,7 +102,12 @@ class ValidateView(ConsistencyView):
     def get(self, request: Request) -> Response:
         require(request, "customers.view_syncstate")
         name = query_of(request, IntegrationQuery)["integration_name"]
-        return Response(consistency_validate(integration=name), headers=_UNCACHED)
+        found = consistency_validate(integration=name)
+        if found["complete"] or Scope.OPERATIONS_WRITE not in scopes_of(request):
+            return Response(found, headers=_UNCACHED)
+        # Too much to be looked through while somebody waits. However often it is asked, it is one operation.
+        operation = fix_begin(integration=name, dry_run=True, actor=actor_of(request), reason="All checks, whole.")
+        return operation_answer(request, operation)
 
 
 @descriptions.integration_health

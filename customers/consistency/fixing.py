@@ -102,16 +102,28 @@ class FixConsistency(Kind):
         }
 
 
+def fix_begin(*, integration: str, dry_run: bool, actor: str, reason: str) -> Operation:
+    """Begin to go through all checks, unless just that is under way; the operation.
+
+    Args:
+        integration: name of the only one; empty for all.
+        dry_run: nothing is mended.
+        actor: who, for the audit trail.
+        reason: why.
+    """
+    filter = {"integration": integration, "dry_run": dry_run}
+    if (earlier := Operation.objects.open().filter(kind=FixConsistency.name, filter=filter).first()) is not None:
+        return earlier
+    operation = operation_create(kind=FixConsistency.name, filter=filter, reason=reason, actor=actor)
+    return operation_start(operation_id=operation.pk, actor=actor)
+
+
 def consistency_fix_once() -> int:
-    """Begin the daily repair unless one is under way; 1 if it began."""
-    filter = {"integration": "", "dry_run": False}
-    if Operation.objects.open().filter(kind=FixConsistency.name, filter=filter).exists():
-        return 0
+    """Begin the daily repair if there is anything to mend; 1 if there is."""
     found = consistency_validate()["checks"]
     if not any(one["fixable"] and one["count"] != 0 for one in found):
         return 0
-    operation = operation_create(kind=FixConsistency.name, filter=filter, reason="The daily repair.", actor=SYSTEM)
-    operation_start(operation_id=operation.pk, actor=SYSTEM)
+    fix_begin(integration="", dry_run=False, actor=SYSTEM, reason="The daily repair.")
     return 1
 
 

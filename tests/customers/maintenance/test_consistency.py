@@ -10,9 +10,11 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from customers.consistency.checks import CHECKS
+from customers.consistency.fixing import consistency_fix_once
 from customers.consistency.validating import consistency_validate
 from customers.models import Conflict, Customer, SyncRequest, SyncState
 from customers.services import customer_create, customer_delete
+from operations.models import Operation
 from tests.customers.conftest import Api
 from tests.customers.maintenance.conftest import run
 from tests.customers.sync.conftest import Side
@@ -178,3 +180,35 @@ def test_it_says_how_an_integration_is_doing(side: Side, repairer: Api) -> None:
     assert critical["backlog"]["oldest_seconds"] > 900
     assert repairer.get("/customers/integration-health/fax").status_code == 404
     assert repairer.get(path + "?live=true").status_code == 400
+
+
+def test_much_is_looked_through_by_one_operation(
+    side: Side, repairer: Api, staff_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from customers.api import maintenance_views
+
+    def no_time(*, integration: str) -> dict[str, Any]:
+        return consistency_validate(integration=integration, seconds=0)
+
+    monkeypatch.setattr(maintenance_views, "consistency_validate", no_time)
+
+    answers = [repairer.get(VALIDATE), repairer.get(VALIDATE)]
+    partial = staff_client("viewer").get(VALIDATE)
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    assert answers[0].json()["filter"] == {"integration": "", "dry_run": True}
+    assert repairer.get(answers[0]["Location"]).status_code == 200
+    assert (partial.status_code, partial.json()["complete"]) == (200, False)
+
+
+@pytest.mark.feature("F4")
+def test_beat_begins_to_mend_what_there_is_once(side: Side) -> None:
+    nothing = consistency_fix_once()
+    broken(side)
+
+    begun = [consistency_fix_once(), consistency_fix_once()]
+
+    assert (nothing, begun) == (0, [1, 1])
+    operation = Operation.objects.get()
+    assert (operation.actor, operation.filter) == ("system", {"integration": "", "dry_run": False})

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from django import conf
+from django.core.management import call_command
 from pytest_django import Settings
 
 from customers.models import Conflict, Customer, Drift, ReconcileRun, ReconcileSeen, SyncRequest, SyncState
 from customers.reconciling import kinds
+from customers.reconciling.drifts import drifts_prune_once
+from customers.reconciling.kinds import comparisons_begin_once
 from customers.reconciling.steps import Steps
 from customers.services import customer_create, customer_delete, customer_update
 from operations.long_actions.documents import operation_document
@@ -420,4 +423,64 @@ def test_it_calls_nothing_missing_when_a_page_could_not_be_read(
 
     assert (status, result["complete"]) == (1, False)
     assert result["differences"] == {}
+    assert not Drift.objects.exists()
+
+
+@pytest.mark.feature("F5")
+def test_the_command_tells_people_what_it_found(both: StripeSide, capsys: pytest.CaptureFixture[str]) -> None:
+    _, remote_id = linked(both, name="Ada", phone="1")
+    both.sandbox.customer_edit(remote_id, phone="2")
+    unheard(both)
+
+    with pytest.raises(SystemExit):
+        call_command("stripe_reconcile", "--dry-run")
+    with pytest.raises(SystemExit):
+        call_command("drift", "list")
+    told = capsys.readouterr().out
+
+    assert "1 record compared, differences: 1 field_difference." in told
+    assert "1 would be mended by rule; 0 would be asked about." in told
+    assert 'phone: here "1", there "2"  repair: look_again' in told
+
+
+def test_the_command_leaves_it_to_workers_when_it_is_interrupted(
+    both: StripeSide, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from customers.management import operating
+
+    def interrupted(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operating, "operation_run", interrupted)
+
+    with pytest.raises(SystemExit) as ended:
+        call_command("stripe_reconcile")
+    monkeypatch.undo()
+    status, _ = run("stripe_reconcile")
+
+    assert (ended.value.code, status) == (130, 0)
+    assert Operation.objects.get().state == "completed"
+    assert "Workers go on" in capsys.readouterr().err
+
+
+@pytest.mark.feature("F4", "C15")
+def test_beat_compares_what_has_a_key_once_at_a_time(both: StripeSide, settings: Settings) -> None:
+    begun = [comparisons_begin_once(), comparisons_begin_once()]
+    settings.STRIPE_API_KEY = ""
+
+    assert (begun, comparisons_begin_once()) == ([1, 1], 0)
+    assert Operation.objects.get().reason == "The daily comparison."
+
+
+@pytest.mark.feature("C15")
+def test_what_ended_long_ago_is_removed(both: StripeSide) -> None:
+    linked(both, name="Ada")
+    Customer.objects.update(name="Ada L.")
+    run("stripe_reconcile")
+    ReconcileSeen.objects.create(operation_id=999_999, remote_id="cus_left")
+
+    young = drifts_prune_once()
+    Drift.objects.update(ended_at=LONG_AGO)
+
+    assert (young, drifts_prune_once()) == (1, 1)
     assert not Drift.objects.exists()
