@@ -31,10 +31,11 @@ ON CONFLICT (key) DO UPDATE SET
                           THEN excluded.window_ends_at ELSE counted.window_ends_at END
 RETURNING attempts, ceil(extract(epoch FROM window_ends_at - clock_timestamp()))::int
 """
-# Serves login_attempt: windows that are over, a few at a time.
+# Serves login_attempt: windows that are over, a few at a time; by their index, for which the moment is read once.
 SWEEP_SQL: Final = """
 DELETE FROM operations_loginattempts WHERE key IN
-    (SELECT key FROM operations_loginattempts WHERE window_ends_at < clock_timestamp() LIMIT 100 FOR UPDATE SKIP LOCKED)
+    (SELECT key FROM operations_loginattempts WHERE window_ends_at < (SELECT clock_timestamp()) LIMIT 100
+        FOR UPDATE SKIP LOCKED)
 """
 
 log = structlog.get_logger(__name__)
