@@ -50,6 +50,7 @@ class Options:
         read_only: whether it may write nothing; such a transaction takes no id.
         expires: monotonic instant by which it must be over; None for no such instant.
         lock: number of the advisory lock that it holds from its beginning; None for none.
+        savepoints: whether runs inside become savepoints.
     """
 
     using: str
@@ -57,6 +58,7 @@ class Options:
     read_only: bool
     expires: float | None
     lock: int | None
+    savepoints: bool
 
     @property
     def is_usual(self) -> bool:
@@ -102,6 +104,8 @@ class OutermostRun:
         try:
             self._end(error)
         finally:
+            if not self._options.savepoints:
+                self._connection.joins_nested_runs = False
             if self._turn is not None:
                 self._turn.close()
 
@@ -117,6 +121,8 @@ class OutermostRun:
         except BaseException as exc:
             self._atomic.__exit__(type(exc), exc, exc.__traceback__)
             raise
+        if not self._options.savepoints:
+            self._connection.joins_nested_runs = True
 
     def _end(self, error: BaseException | None) -> None:
         connection, session = self._connection, self._session

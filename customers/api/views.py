@@ -80,7 +80,7 @@ class CustomerListView(CustomerView):
             headers=UNCACHED,
         )
 
-    @idempotent(subject=_subject, unless=is_protected)
+    @idempotent(subject=_subject, savepoints=False, unless=is_protected)
     def post(self, request: Request) -> HttpResponseBase:
         require(request, "customers.add_customer")
         values = _validated(CustomerCreate(data=request.data))
@@ -109,15 +109,15 @@ class CustomerDetailView(CustomerView):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": answer["ETag"], **UNCACHED})
         return answer
 
-    @idempotent(subject=_subject, unless=is_protected)
+    @idempotent(subject=_subject, savepoints=False, unless=is_protected)
     def put(self, request: Request, customer_id: str) -> HttpResponseBase:
         return self._update(request, customer_id, CustomerReplace(data=request.data))
 
-    @idempotent(subject=_subject, unless=is_protected)
+    @idempotent(subject=_subject, savepoints=False, unless=is_protected)
     def patch(self, request: Request, customer_id: str) -> HttpResponseBase:
         return self._update(request, customer_id, CustomerChange(data=request.data))
 
-    @idempotent(unless=is_protected)
+    @idempotent(savepoints=False, unless=is_protected)
     def delete(self, request: Request, customer_id: str) -> HttpResponseBase:
         require(request, "customers.delete_customer")
         versions = versions_of_if_match(request.headers.get("If-Match"))

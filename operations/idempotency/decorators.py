@@ -8,16 +8,17 @@ from functools import wraps
 from typing import Any, Final, TypeVar
 
 import orjson
-from django.db import Error
+from django.db import Error, connection
 from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from dbresilience.errors import CommitUnknown
+from dbresilience.errors import CommitUnknown, LockHeld
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of
-from operations.idempotency.errors import KeyInFlight
+from operations.idempotency.answers import Answered, answer_find, answer_keep, lock_of
+from operations.idempotency.errors import KeyInFlight, KeyReused
 from operations.idempotency.keys import Answer, HeldKey, Scope, key_begin
 from operations.idempotency.requests import HEADER, canonical_route, fingerprint_of, key_of_header
 from operations.json_bodies import JsonRenderer
@@ -32,6 +33,7 @@ KEPT: Final = frozenset({404, 409, 410, 412})
 def idempotent(
     *,
     subject: Callable[[Any], str] = lambda data: "",
+    savepoints: bool = True,
     outside_for: float | None = None,
     unless: Callable[[Request], bool] = lambda request: False,
 ) -> Callable[[F], F]:
@@ -42,6 +44,7 @@ def idempotent(
 
     Args:
         subject: from the body of the answer, whom it speaks of, so that it can be erased.
+        savepoints: as in ``run_in_transaction``; False for a method whose own transactions end it when they fail.
         outside_for: seconds that the method may take outside of any transaction, for one that calls out or takes long.
             Its answer is kept when it has returned; after a crash in between, or when it takes longer, a repeat does it
             again. So it must be harmless when it is done twice.
@@ -51,16 +54,15 @@ def idempotent(
     def decorate(method: F) -> F:
         @wraps(method)
         def handler(view: APIView, request: Request, *args: Any, **kwargs: Any) -> Any:
-            if unless(request):
+            if HEADER not in request.headers or unless(request):
                 return method(view, request, *args, **kwargs)
-            held = request_begin(request, lease=outside_for)
-            if held is None:
+
+            def work() -> Any:
                 return method(view, request, *args, **kwargs)
-            if isinstance(held, Answer):
-                return answer_response(held, replayed=True)
+
             if outside_for is not None:
-                return _carry_out_outside(held, lambda: method(view, request, *args, **kwargs), subject)
-            return _carry_out(view, held, lambda: method(view, request, *args, **kwargs), subject)
+                return _carry_out_outside(view, request, work, subject, lease=outside_for)
+            return _carry_out(view, request, work, subject, savepoints=savepoints)
 
         handler.is_idempotent = True  # type: ignore[attr-defined]
         return handler  # type: ignore[return-value]
@@ -90,23 +92,13 @@ def idempotent_function(name: str) -> Callable[[F], F]:
             key = key_of_header(idempotency_key)
             said = orjson.loads(orjson.dumps(arguments, option=orjson.OPT_NON_STR_KEYS))
             scope = Scope(actor=actor, key=key, method="CALL", route=name)
-            held = key_begin(scope, fingerprint_of("CALL", name, [], said))
-            if isinstance(held, Answer):
-                return orjson.loads(held.body)
+            fingerprint = fingerprint_of("CALL", name, [], said)
 
-            def work() -> Any:
-                held.lock()
-                result = function(**arguments)
-                held.complete(Answer(status=200, body=orjson.dumps(result)))
-                return result
+            def work() -> Answer:
+                return Answer(status=200, body=orjson.dumps(function(**arguments)))
 
-            try:
-                return run_in_transaction(work)
-            except CommitUnknown:
-                raise
-            except BaseException:
-                _release(held)
-                raise
+            answer, _ = _answered(scope, fingerprint, work)
+            return orjson.loads(answer.body)
 
         return call  # type: ignore[return-value]
 
@@ -125,14 +117,9 @@ def request_begin(
     Raises:
         KeyMalformed, KeyReused, KeyInFlight: see ``operations.idempotency.keys``.
     """
-    header = request.headers.get(HEADER)
-    if header is None:
+    if HEADER not in request.headers:
         return None
-    key = key_of_header(header)
-    method, route = str(request.method), canonical_route(request.path_info)
-    scope = Scope(actor=actor_of(request), key=key, method=method, route=route[:500])
-    fingerprint = fingerprint_of(method, route, [*request.query_params.lists(), *said], request.data)
-    return key_begin(scope, fingerprint, lease=lease)
+    return key_begin(*_said(request, said), lease=lease)
 
 
 def problem_settle(view: APIView, held: HeldKey, exc: Exception) -> HttpResponse | None:
@@ -143,37 +130,73 @@ def problem_settle(view: APIView, held: HeldKey, exc: Exception) -> HttpResponse
         forgotten, and the error is to be raised.
     """
     try:
-        problem = _answer(view.handle_exception(exc), lambda data: "")
+        problem = _problem(view, exc)
     except BaseException:
         _release(held)
         raise
-    # A conflict that says when to come back is over by then.
-    if problem.status in KEPT and "Retry-After" not in problem.headers:
-        held.complete(problem)
-        return answer_response(problem)
-    _release(held)
-    return None
+    if problem is None:
+        _release(held)
+        return None
+    held.complete(problem)
+    return answer_response(problem)
 
 
-def _carry_out(view: APIView, held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
-    def work() -> Answer:
-        held.lock()
-        answer = _answer(method(), subject)
-        held.complete(answer)
-        return answer
-
+def _carry_out(
+    view: APIView, request: Request, method: Callable[[], Any], subject: Callable[[Any], str], *, savepoints: bool
+) -> HttpResponse:
+    scope, fingerprint = _said(request)
     try:
-        return answer_response(run_in_transaction(work))
-    except CommitUnknown:
-        # The key stays in flight: whoever repeats it finds the answer, or that there is none.
+        answer, is_replayed = _answered(scope, fingerprint, lambda: _answer(method(), subject), savepoints=savepoints)
+        return answer_response(answer, replayed=is_replayed)
+    except (CommitUnknown, KeyInFlight, KeyReused):
+        # Whoever repeats it finds the answer, or that there is none.
         raise
     except Exception as exc:
-        if (kept := problem_settle(view, held, exc)) is None:
+        if (problem := _problem(view, exc)) is None:
             raise
-        return kept
+        # Answered by another request meanwhile, that one's answer stays; this one had no effect.
+        with suppress(Answered):
+            answer_keep(scope, fingerprint, problem)
+        return answer_response(problem)
 
 
-def _carry_out_outside(held: HeldKey, method: Callable[[], Any], subject: Callable[[Any], str]) -> HttpResponse:
+def _answered(
+    scope: Scope, fingerprint: str, work: Callable[[], Answer], *, savepoints: bool = True
+) -> tuple[Answer, bool]:
+    """The answer to a request, and whether it had it before; else ``work`` and its answer are one transaction."""
+
+    def kept() -> Answer:
+        answer = work()
+        answer_keep(scope, fingerprint, answer)
+        return answer
+
+    # Inside another transaction the unique key alone keeps two apart, which wait for each other.
+    lock = None if connection.in_atomic_block else lock_of(scope)
+    while (found := answer_find(scope, fingerprint)) is None:
+        try:
+            return run_in_transaction(kept, lock=lock, savepoints=savepoints), False
+        except LockHeld as exc:
+            raise KeyInFlight(headers={"Retry-After": "1"}) from exc
+        except Answered:
+            # Its answer is there to be found, or has just expired.
+            continue
+        except CommitUnknown:
+            raise
+        except Exception:
+            # Of two that did the work, the second meets what the first left: not an error of its own.
+            with suppress(Error):
+                found = answer_find(scope, fingerprint)
+            if found is None:
+                raise
+    return found, True
+
+
+def _carry_out_outside(
+    view: APIView, request: Request, method: Callable[[], Any], subject: Callable[[Any], str], *, lease: float
+) -> HttpResponse:
+    held = key_begin(*_said(request), lease=lease)
+    if isinstance(held, Answer):
+        return answer_response(held, replayed=True)
     try:
         answer = _answer(method(), subject)
     except BaseException:
@@ -183,6 +206,25 @@ def _carry_out_outside(held: HeldKey, method: Callable[[], Any], subject: Callab
     with suppress(KeyInFlight):
         held.complete(answer)
     return answer_response(answer)
+
+
+def _said(request: Request, more: Sequence[tuple[str, list[str]]] = ()) -> tuple[Scope, str]:
+    """What the key of a request is valid for, and the fingerprint of what the request says."""
+    key = key_of_header(request.headers[HEADER])
+    method, route = str(request.method), canonical_route(request.path_info)
+    scope = Scope(actor=actor_of(request), key=key, method=method, route=route[:500])
+    return scope, fingerprint_of(method, route, [*request.query_params.lists(), *more], request.data)
+
+
+def _problem(view: APIView, exc: Exception) -> Answer | None:
+    """The problem that an error is, if the same request would meet it again.
+
+    Raises:
+        Exception: the error itself, when it is no problem.
+    """
+    problem = _answer(view.handle_exception(exc), lambda data: "")
+    # A conflict that says when to come back is over by then.
+    return problem if problem.status in KEPT and "Retry-After" not in problem.headers else None
 
 
 def _release(held: HeldKey) -> None:

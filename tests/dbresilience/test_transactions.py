@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
 
 from dbresilience.errors import ConnectionLost, LockHeld, NestedTransaction
 from dbresilience.transactions import run_in_transaction
@@ -211,3 +213,31 @@ def test_it_begins_with_a_lock_or_not_at_all(more: dict[str, Any]) -> None:
 def test_it_takes_no_lock_inside_another_transaction() -> None:
     with transaction.atomic(), pytest.raises(NestedTransaction):
         run_in_transaction(lambda: None, lock=1)
+
+
+def test_runs_inside_join_it_where_there_are_no_savepoints(accounts: str) -> None:
+    def inner() -> None:
+        add(1, 5)
+        raise ValueError("inner")
+
+    def caught() -> None:
+        add(1, 1)
+        with pytest.raises(ValueError, match="inner"):
+            run_in_transaction(inner)
+
+    def asked() -> list[str]:
+        with CaptureQueriesContext(connection) as queries:
+            run_in_transaction(lambda: add(1, 1))
+        return [query["sql"].split()[0] for query in queries]
+
+    with pytest.raises(TransactionManagementError):
+        run_in_transaction(lambda: (caught(), add(1, 1)), savepoints=False)
+    undone = balance(1)
+    joined = run_in_transaction(asked, savepoints=False)
+    run_in_transaction(caught)
+    apart = run_in_transaction(asked)
+
+    assert undone == 100
+    assert joined == ["UPDATE"]
+    assert apart == ["SAVEPOINT", "UPDATE", "RELEASE"]
+    assert balance(1) == 103
