@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from django.db import transaction
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
 from django_celery_beat.schedulers import DatabaseScheduler
 
+from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import ProblemError
 from zenskar.beat import BEAT_SCHEDULE
@@ -50,16 +50,17 @@ class TableScheduler(DatabaseScheduler):  # type: ignore[misc]
 
 def entries_install() -> int:
     """Make missing entries, bring those that nobody edited up to date, remove those of earlier versions; how many."""
-    changed = 0
-    with transaction.atomic():
-        for name in BEAT_SCHEDULE:
-            changed += _install(name)
+
+    def work() -> int:
+        changed = sum(_install(name) for name in BEAT_SCHEDULE)
         gone = PeriodicTask.objects.filter(description__startswith=_MARK).exclude(name__in=list(BEAT_SCHEDULE))
         changed += int(gone.count())
         gone.delete()
         if changed:
             PeriodicTasks.update_changed()
-    return changed
+        return changed
+
+    return run_in_transaction(work)
 
 
 def entry_set(name: str, *, every: int, actor: str) -> PeriodicTask:
@@ -76,7 +77,8 @@ def entry_set(name: str, *, every: int, actor: str) -> PeriodicTask:
     """
     if not SHORTEST <= every <= LONGEST:
         raise ValueError(f"From {SHORTEST} to {LONGEST:,} seconds.")
-    with transaction.atomic():
+
+    def work() -> PeriodicTask:
         task = PeriodicTask.objects.select_for_update().filter(name=name).first()
         if task is None:
             raise UnknownEntry(f"There is no entry {name!r}. There are: {', '.join(sorted(BEAT_SCHEDULE))}.")
@@ -89,7 +91,9 @@ def entry_set(name: str, *, every: int, actor: str) -> PeriodicTask:
             target=f"periodictask:{name}",
             detail={"before": before, "every": every},
         )
-    return task
+        return task
+
+    return run_in_transaction(work)
 
 
 def entries_reset(names: Collection[str], *, actor: str) -> list[str]:
@@ -100,8 +104,9 @@ def entries_reset(names: Collection[str], *, actor: str) -> list[str]:
     """
     if unknown := sorted(set(names) - set(BEAT_SCHEDULE)):
         raise UnknownEntry(f"There is no entry {unknown[0]!r}. There are: {', '.join(sorted(BEAT_SCHEDULE))}.")
-    reset: list[str] = []
-    with transaction.atomic():
+
+    def work() -> list[str]:
+        reset: list[str] = []
         for name in sorted(names or BEAT_SCHEDULE):
             task = PeriodicTask.objects.select_for_update().filter(name=name).first()
             if task is not None and not entry_is_edited(task) and task.enabled:
@@ -113,7 +118,9 @@ def entries_reset(names: Collection[str], *, actor: str) -> list[str]:
                 actor=actor, action="periodictask.reset", target=f"periodictask:{name}", detail={"before": before}
             )
         PeriodicTasks.update_changed()
-    return reset
+        return reset
+
+    return run_in_transaction(work)
 
 
 def entry_is_edited(task: PeriodicTask) -> bool:
