@@ -9,7 +9,7 @@ from django.db import connection
 
 from dbresilience.transactions import run_in_transaction
 from operations.errors import ProblemError
-from outbox.cutting import at_cut
+from outbox.cutting import LogBusy, at_cut
 from outbox.retention import log_is_whole
 from projections.projection import Projection
 from projections.registry import projection_names
@@ -39,6 +39,23 @@ class LogNotWhole(ProblemError):
     title = "Log not whole"
 
 
+class NeedsOwnTransaction(ProblemError):
+    """It begins at the present state, in a transaction of its own. Send it without Idempotency-Key: its token makes it
+    happen once."""
+
+    status = 409
+    code = "needs_own_transaction"
+    title = "Needs a transaction of its own"
+
+
+class LogMoves(ProblemError):
+    """The log did not stand still for a moment. Try again."""
+
+    status = 503
+    code = "log_moves"
+    title = "Log moves"
+
+
 class _NotWhole(Exception):
     """It must begin at the present state."""
 
@@ -58,7 +75,8 @@ def build_begin(projection: Projection, work: Callable[[int | None], T]) -> T:
 
     Raises:
         LogNotWhole: the first events are gone, and the projection has no ``bootstrap``.
-        LogBusy: no place was found; try again.
+        NeedsOwnTransaction: it would begin at the present state, and a transaction is open.
+        LogMoves: no place was found; try again.
     """
 
     def from_first() -> T:
@@ -72,7 +90,12 @@ def build_begin(projection: Projection, work: Callable[[int | None], T]) -> T:
         return run_in_transaction(from_first)
     except _NotWhole:
         require_bootstrap(projection)
-    return at_cut(work)
+    if connection.in_atomic_block:
+        raise NeedsOwnTransaction
+    try:
+        return at_cut(work)
+    except LogBusy as exc:
+        raise LogMoves(headers={"Retry-After": "1"}) from exc
 
 
 def require_bootstrap(projection: Projection) -> None:

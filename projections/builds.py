@@ -17,7 +17,7 @@ import structlog
 from django.db import IntegrityError, connection, transaction
 
 from dbresilience.sqlstate import sqlstate_of
-from projections.beginning import LogNotWhole, build_begin
+from projections.beginning import LogMoves, LogNotWhole, NeedsOwnTransaction, build_begin
 from projections.errors import LeaseLost
 from projections.models import Build, BuildState
 from projections.models.build import FED
@@ -251,7 +251,7 @@ def _make_first(projection: Projection) -> None:
 
     try:
         build_begin(projection, work)
-    except LogNotWhole as exc:
+    except (LogNotWhole, LogMoves, NeedsOwnTransaction) as exc:
         # The others go on; health says that this one was not built.
         log.error("build_not_made", projection=projection.name, reason=exc.detail)
     except IntegrityError as exc:

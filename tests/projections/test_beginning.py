@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 from django.conf import LazySettings
@@ -27,6 +28,7 @@ from projections.resetting import projection_reset, reset_token
 from projections.resolving import failure_resolve
 from projections.runner import projections_run_once
 from projections.verifying import NotVerifiable, projection_verify
+from tests.customers.conftest import Api
 from tests.customers.races import in_threads
 from tests.outbox.conftest import collector
 from tests.outbox.test_retention import SIZE, fill, small
@@ -94,7 +96,7 @@ def test_a_build_begins_at_the_present_state_and_goes_on_from_there(settings: La
 def test_the_first_build_and_a_reset_do_the_same(settings: LazySettings) -> None:
     settings.OUTBOX_RETENTION = {"*": "7"}
     settings.PROJECTIONS = ["examples.petstore.order_book.OrderBook"]
-    pet, _ = pet_create(name="Max", species="dog", price=5, stock=3)  # type: ignore[arg-type]
+    pet, _ = pet_create(name="Max", species="dog", price=Decimal(5), stock=3)
     orders = [order_place(customer_id="c", pet_id=pet.pk)[0].pk for _ in range(2)]
     Sequencer().sequence_once()
     events_remove()
@@ -139,6 +141,24 @@ def test_who_cannot_begin_without_the_first_events_is_refused(totals: type[Total
     assert refused == [409, 409]
     assert Build.objects.get().state == "live"
     assert [one.id for one in check_projections()] == ["projections.W006"]
+
+
+def test_a_reset_over_the_api_needs_a_transaction_of_its_own(settings: LazySettings) -> None:
+    settings.OUTBOX_RETENTION = {"orders": "7"}
+    settings.PROJECTIONS = ["examples.petstore.order_book.OrderBook"]
+    pet, _ = pet_create(name="Max", species="dog", price=Decimal(5))
+    order_place(customer_id="c", pet_id=pet.pk)
+    projections_run_once()
+    events_remove()
+    api, path = Api("operations:read", "operations:write"), "/api/v1/admin/projections/order_book/reset"
+    token = {"confirmation_token": api.post(path, {}).json()["confirmation_token"]}
+
+    refused = api.post(path, token, Idempotency_Key="once")
+    done = api.post(path, token)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "needs_own_transaction")
+    assert done.status_code == 202, done.content
+    assert OrderBookEntry.objects.get().status == "confirmed"
 
 
 def test_topics_that_are_kept_for_ever_have_lost_nothing(totals: type[Totals], settings: LazySettings) -> None:
