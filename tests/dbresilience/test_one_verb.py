@@ -16,7 +16,7 @@ PACKAGES: Final = ("zenskar", "customers", "projections", "outbox", "operations"
 ARGUED: Final = {
     "outbox/sequencing.py": "its first statement must run before the transaction has an id, and the verb gives it one"
     " at once; whatever fails is forgotten, and done again by the next pass",
-    "outbox/cutting.py": "its snapshot must be taken before it writes anything, and is taken anew as often as it must be",
+    "outbox/cutting.py": "its snapshot is taken before it writes anything, and taken anew as often as it must be",
     "outbox/settling.py": "what was delivered outside of it cannot be delivered again by repeating it; the pass forgets"
     " what it knew and reads anew",
     "outbox/delivering.py": "a savepoint inside the one that settles",
