@@ -1,10 +1,11 @@
-"""Measures ``POST /api/v1/customers/`` against Django REST framework's bare create of the same table.
+"""Measures creating and reading customers and accepting webhooks, each against the plainest thing that does it.
 
-    python -m benchmarks.customers [--rounds 7] [--seconds 5] [--connections 8] [--json FILE]
+    python -m benchmarks.customers [--only create,webhook,read,merge] [--rounds 7] [--seconds 5] [--connections 8]
 
-Both are served by the same two gunicorn processes, on one PostgreSQL that syncs every commit. The runs are interleaved;
-what counts is the median of the ratios of the runs of a round. The bare one has no event, no authentication, no
-throttle, no strict parsing and no entity tag.
+Both of a pair are served by the same two gunicorn processes, on one PostgreSQL that syncs every commit. The runs are
+interleaved; what counts is the median of the ratios of the runs of a round. The bare create has no event, no
+authentication, no throttle, no strict parsing and no entity tag; the bare webhook knows no duplicates. The merge of a
+customer with its record is measured alone, in this process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +29,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.customers.load import Load, load
+from benchmarks.customers.load import Load, create_request, load, read_request, webhook_request
+from customers.sync.merge import merge
 from zenskar.sandbox import processes
 from zenskar.sandbox.postgres import Postgres
 from zenskar.sandbox.redis import Redis
 
 ROOT = Path(__file__).resolve().parents[2]
-GOAL = 0.7
+SECRET = "whsec_benchmark"
+MERGE_GOAL_US = 200.0
 CREATE_KEY = """
 import django; django.setup()
 from operations.keys import apikey_create
-print(apikey_create(name="benchmark", scopes=["customers:write"], rate_limit=1_000_000_000).authorization)
+scopes = ["customers:read", "customers:write"]
+print(apikey_create(name="benchmark", scopes=scopes, rate_limit=1_000_000_000).authorization)
 """
 
 
@@ -69,6 +74,9 @@ def serve(stack: ExitStack) -> Server:
         "DATABASE_URL": postgres.url,
         "REDIS_URL": redis.url,
         "KAFKA_BOOTSTRAP_SERVERS": "",
+        "STRIPE_API_KEY": "sk_test_benchmark",
+        "STRIPE_API_BASE": "http://127.0.0.1:1",
+        "STRIPE_WEBHOOK_SECRET": SECRET,
     }
     _run(environment, "manage.py", "migrate", "-v", "0")
     authorization = _run(environment, "-c", CREATE_KEY).splitlines()[-1]
@@ -81,34 +89,101 @@ def serve(stack: ExitStack) -> Server:
     return Server(port, authorization)
 
 
-def measured(server: Server, options: argparse.Namespace) -> list[tuple[Load, Load]]:
+@dataclass(frozen=True)
+class Pair:
+    """Two ways of the same thing: what is measured, and what it is measured against."""
+
+    name: str
+    goal: float
+    status: int
+    bare: Callable[[], bytes]
+    product: Callable[[], bytes]
+
+
+def pairs(server: Server) -> dict[str, Pair]:
+    """By the name by which it is chosen."""
+    port, key = server.port, server.authorization
+    customer = _customer(server)
+    product, cached = f"/api/v1/customers/{customer}", f"/cached/customers/{customer}"
+    return {
+        "create": Pair(
+            "POST /api/v1/customers/ against a bare create",
+            0.7,
+            201,
+            lambda: create_request(port, "/bare/customers/", None),
+            lambda: create_request(port, "/api/v1/customers/", key),
+        ),
+        "webhook": Pair(
+            "POST /webhooks/stripe against a bare view that verifies and stores",
+            0.8,
+            200,
+            lambda: webhook_request(port, "/bare/webhooks", SECRET),
+            lambda: webhook_request(port, "/webhooks/stripe", SECRET),
+        ),
+        "read": Pair(
+            "GET /api/v1/customers/{id} against the same from a cache that proves nothing",
+            0.7,
+            200,
+            lambda: read_request(port, cached, key),
+            lambda: read_request(port, product, key),
+        ),
+    }
+
+
+def measured(pair: Pair, port: int, options: argparse.Namespace) -> list[tuple[Load, Load]]:
     """Rounds of (bare, product), after one round that only warms up."""
 
-    def run(path: str, authorization: str | None, seconds: float) -> Load:
-        return load(server.port, path, authorization=authorization, connections=options.connections, seconds=seconds)
+    def run(request: Callable[[], bytes], seconds: float) -> Load:
+        return load(request, port=port, status=pair.status, connections=options.connections, seconds=seconds)
 
     rounds = []
     for number in range(options.rounds + 1):
         seconds = options.seconds if number else min(2.0, options.seconds)
-        bare = run("/bare/customers/", None, seconds)
-        product = run("/api/v1/customers/", server.authorization, seconds)
+        bare, product = run(pair.bare, seconds), run(pair.product, seconds)
         if number:
             rounds.append((bare, product))
     return rounds
 
 
-def report(rounds: list[tuple[Load, Load]]) -> dict[str, Any]:
+def report(pair: Pair, rounds: list[tuple[Load, Load]]) -> dict[str, Any]:
     """The figures, ratios first."""
     ratios = [product.per_second / bare.per_second for bare, product in rounds]
     return {
-        "name": "POST /api/v1/customers/ against a bare create",
-        "goal": f"at least {GOAL:.0%} of the requests a second",
+        "name": pair.name,
+        "goal": f"at least {pair.goal:.0%} of the requests a second",
         "ratio": _spread(ratios),
-        "reached": statistics.median(ratios) >= GOAL,
+        "reached": statistics.median(ratios) >= pair.goal,
         "bare": _figures([bare for bare, _ in rounds]),
         "product": _figures([product for _, product in rounds]),
         "rounds": len(rounds),
     }
+
+
+def merging() -> dict[str, Any]:
+    """Microseconds of one three-way merge of a customer with all that it can hold."""
+    base: dict[str, Any] = {"name": "John", "email": "john@example.com", "phone": "1", "address": {"city": "Bonn"}}
+    base |= {f"metadata.key{number}": f"value {number}" for number in range(49)}
+    ours = {**base, "name": "John Doe", "metadata.key1": "here", "metadata.key2": "both"}
+    theirs = {**base, "phone": "2", "metadata.key2": "there", "metadata.key3": "there"}
+    took = []
+    for _ in range(2_000):
+        began = time.perf_counter()
+        merge(base=base, ours=ours, theirs=theirs, owner=lambda field: "person")
+        took.append((time.perf_counter() - began) * 1e6)
+    return {
+        "name": "one merge of 53 fields, five of them changed",
+        "goal": f"under {MERGE_GOAL_US:g} microseconds",
+        "microseconds": _spread(took),
+        "reached": statistics.median(took) < MERGE_GOAL_US,
+    }
+
+
+def _customer(server: Server) -> str:
+    address = f"http://127.0.0.1:{server.port}/api/v1/customers/"
+    headers = {"Authorization": server.authorization, "Content-Type": "application/json"}
+    request = urllib.request.Request(address, b'{"name": "John Doe", "metadata": {"plan": "gold"}}', headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return str(json.load(answer)["id"])
 
 
 def _figures(runs: list[Load]) -> dict[str, Any]:
@@ -160,14 +235,23 @@ def _wait_until_it_answers(port: int, log: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.customers", description=__doc__)
+    parser.add_argument("--only", default="create,webhook,read,merge", help="names, with commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    with ExitStack() as stack:
-        figures = report(measured(serve(stack), options))
-    Console().print(_table(figures))
+    wanted = options.only.split(",")
+    figures: list[dict[str, Any]] = []
+    if set(wanted) - {"merge"}:
+        with ExitStack() as stack:
+            server = serve(stack)
+            for name, pair in pairs(server).items():
+                if name in wanted:
+                    figures.append(report(pair, measured(pair, server.port, options)))
+                    Console().print(_table(figures[-1]))
+    if "merge" in wanted:
+        figures.append(merging())
     text = json.dumps(figures, indent=2)
     if options.json:
         options.json.write_text(text + "\n")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -19,8 +22,8 @@ class Load:
     p99: float
 
 
-def load(port: int, path: str, *, authorization: str | None, connections: int, seconds: float) -> Load:
-    """Create customers over ``connections`` connections for ``seconds``; every answer must be 201."""
+def load(request: Callable[[], bytes], *, port: int, status: int, connections: int, seconds: float) -> Load:
+    """Send what ``request`` makes over ``connections`` connections for ``seconds``; every answer has this status."""
     durations: list[list[float]] = [[] for _ in range(connections)]
     errors: list[BaseException] = []
     start = threading.Barrier(connections + 1)
@@ -32,8 +35,8 @@ def load(port: int, path: str, *, authorization: str | None, connections: int, s
                 start.wait()
                 end = time.monotonic() + seconds
                 while (began := time.monotonic()) < end:
-                    peer.sendall(_request(port, path, authorization))
-                    _expect_created(peer)
+                    peer.sendall(request())
+                    _expect(peer, b"HTTP/1.1 %d" % status)
                     mine.append(time.monotonic() - began)
         except BaseException as exc:  # noqa: BLE001 - raised by the caller
             errors.append(exc)
@@ -50,30 +53,65 @@ def load(port: int, path: str, *, authorization: str | None, connections: int, s
     return Load(len(every) / seconds, every[len(every) // 2], every[len(every) * 99 // 100])
 
 
-def _request(port: int, path: str, authorization: str | None) -> bytes:
-    body = json.dumps(
-        {
-            "name": "John Doe",
-            "email": f"{uuid4().hex}@example.com",
-            "phone": "+49 228 123456",
-            "address": {"line1": "Am Hof 1", "city": "Bonn", "country": "DE"},
-            "metadata": {"plan": "gold", "source": "web"},
-        }
-    ).encode()
+def create_request(port: int, path: str, authorization: str | None) -> bytes:
+    """A POST that creates a customer of its own."""
+    body = {
+        "name": "John Doe",
+        "email": f"{uuid4().hex}@example.com",
+        "phone": "+49 228 123456",
+        "address": {"line1": "Am Hof 1", "city": "Bonn", "country": "DE"},
+        "metadata": {"plan": "gold", "source": "web"},
+    }
+    return _posted(port, path, json.dumps(body).encode(), {"Authorization": authorization} if authorization else {})
+
+
+def read_request(port: int, path: str, authorization: str) -> bytes:
+    """A GET."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Authorization: {authorization}"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def webhook_request(port: int, path: str, secret: str) -> bytes:
+    """A signed webhook with an id of its own, about a customer of its own."""
+    number = uuid4().hex
+    customer = {
+        "id": f"cus_{number}",
+        "object": "customer",
+        "email": f"{number}@example.com",
+        "name": "John Doe",
+        "phone": None,
+        "address": {"line1": "Am Hof 1", "city": "Bonn", "country": "DE"},
+        "metadata": {"plan": "gold"},
+        "livemode": False,
+    }
+    event = {
+        "id": f"evt_{number}",
+        "object": "event",
+        "type": "customer.updated",
+        "livemode": False,
+        "created": int(time.time()),
+        "data": {"object": customer, "previous_attributes": {"name": "John"}},
+        "request": {"id": None, "idempotency_key": None},
+    }
+    body = json.dumps(event).encode()
+    moment = int(time.time())
+    digest = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    return _posted(port, path, body, {"Stripe-Signature": f"t={moment},v1={digest}"})
+
+
+def _posted(port: int, path: str, body: bytes, headers: dict[str, str]) -> bytes:
     lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Type: application/json"]
-    lines += [f"Content-Length: {len(body)}"]
-    if authorization:
-        lines.append(f"Authorization: {authorization}")
+    lines += [f"Content-Length: {len(body)}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def _expect_created(peer: socket.socket) -> None:
+def _expect(peer: socket.socket, line: bytes) -> None:
     data = b""
     while b"\r\n\r\n" not in data:
         data += _received(peer)
     head, _, body = data.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 201"):
-        raise RuntimeError(f"not created: {head[:200]!r} {body[:500]!r}")
+    if not head.startswith(line):
+        raise RuntimeError(f"not {line!r}: {head[:200]!r} {body[:500]!r}")
     length = next(
         int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
     )

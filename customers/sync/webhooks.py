@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
 import structlog
 from django.conf import settings
 from django.db import connection
@@ -31,6 +32,16 @@ ERASED_BODY: Final = {"erased": True}
 
 _BATCH: Final = 200
 
+# One statement, since the other side waits for its answer. Two deliveries at the same moment meet at the unique index:
+# one row is there, and the other delivery gets none back.
+STORE_SQL: Final = """
+INSERT INTO customers_webhook (integration, event_id, type, account, livemode, remote_id, payload, correlation_id,
+                               traceparent, outcome, reason, processed_at)
+VALUES (%(integration)s, %(event_id)s, %(type)s, %(account)s, %(livemode)s, %(remote_id)s, %(payload)s::jsonb,
+        %(correlation_id)s, %(traceparent)s, %(outcome)s, %(reason)s,
+        CASE WHEN %(outcome)s = 'pending' THEN NULL ELSE now() END)
+ON CONFLICT (integration, event_id) DO NOTHING RETURNING id
+"""
 # A remote record that nobody knows yet becomes an unlinked row. Two messages about it, also in two workers, meet at
 # the unique index and leave one row.
 UNLINKED_SQL: Final = """
@@ -67,12 +78,25 @@ def webhook_store(integration: Integration, message: RemoteMessage) -> bool:
         False when it was known already; the first one is kept as it is.
     """
     row = webhook_row(integration, message)
-    before = Webhook.objects.filter(integration=row.integration, event_id=row.event_id).exists()
-    # Two deliveries at the same moment: the unique index keeps one, and the other insert does nothing.
-    Webhook.objects.bulk_create([row], ignore_conflicts=True)
-    if not before and not row.reason:
+    values: dict[str, Any] = {
+        "integration": row.integration,
+        "event_id": row.event_id,
+        "type": row.type,
+        "account": row.account,
+        "livemode": row.livemode,
+        "remote_id": row.remote_id,
+        "payload": orjson.dumps(row.payload).decode(),
+        "correlation_id": row.correlation_id,
+        "traceparent": row.traceparent,
+        "outcome": row.outcome,
+        "reason": row.reason,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(STORE_SQL, values)
+        is_new = cursor.fetchone() is not None
+    if is_new and not row.reason:
         wake("webhooks")
-    return not before
+    return is_new
 
 
 def webhook_row(integration: Integration, message: RemoteMessage) -> Webhook:
