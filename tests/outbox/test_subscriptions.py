@@ -184,10 +184,12 @@ def test_the_oldest_goes_first_under_a_rate(collector: Collector) -> None:
     limit(rate=5)
     publish_all(*[f"c{n}" for n in range(40)])
 
+    began = time.monotonic()
     done = relay_once()
+    seconds = time.monotonic() - began
 
-    assert done == 5
-    assert [event.aggregate_id for event in collector.got] == [f"c{n}" for n in range(5)]
+    assert 5 <= done <= 5 + 5 * seconds
+    assert [event.aggregate_id for event in collector.got] == [f"c{n}" for n in range(done)]
 
 
 def test_retries_keep_the_rate_as_well(collector: Collector) -> None:
