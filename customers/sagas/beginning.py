@@ -165,7 +165,7 @@ def states_take(saga: Saga, customer: Customer | None) -> None:
     A worker that looks at one now finds its token gone and changes nothing more. What it may have in flight is written
     down, and is finished by its key before anything of ours is sent.
     """
-    known = integrations().values()
+    known = list(integrations().values())
     if customer is None:
         SyncState.objects.bulk_create(
             SyncState(integration=one.name, account=one.account, livemode=one.livemode, saga=saga) for one in known
@@ -176,7 +176,8 @@ def states_take(saga: Saga, customer: Customer | None) -> None:
     ]
     # Of two who insert the row of a customer that nobody has looked at yet, one does.
     SyncState.objects.bulk_create(rows, ignore_conflicts=True)
-    taken = SyncState.objects.select_for_update(no_key=True).filter(customer=customer).order_by("id")
-    SyncState.objects.filter(pk__in=[state.pk for state in taken]).update(
+    names = [one.name for one in known]
+    taken = SyncState.objects.select_for_update(no_key=True).filter(customer=customer, integration__in=names)
+    SyncState.objects.filter(pk__in=[state.pk for state in taken.order_by("id")]).update(
         saga=saga, lease_token=F("lease_token") + 1, lease_until=None, lease_owner=""
     )

@@ -87,7 +87,9 @@ class _Refused(CustomerError):
 
 def _finish(run: Run, step: SagaStep) -> Ended:
     saga = saga_locked(run.lease)
-    # First, so that the change is free to be made; others see the locks until all of this is committed.
+    # The customer before its locks, as whoever begins another change: else each could hold what the other waits for.
+    Customer.objects.select_for_update(no_key=True).filter(pk=saga.customer_id).first()
+    # Given back now, so that the change is free to be made; others see the locks until all of this is committed.
     locks_release(holder=saga.holder)
     customer = _changed(saga)
     _states_settle(saga, customer)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 from uuid_utils.compat import uuid7
 
 from customers.erasing.services import customer_erase
+from customers.errors import CustomerBusy
 from customers.integrations import Unreachable
 from customers.models import Customer, Erasure, Saga, SagaStep, SyncRequest, SyncState
 from customers.sagas.beginning import Wanted, saga_begin
 from customers.sagas.runner import sagas_due_once, sagas_prune_once
 from customers.sagas.running import saga_run
+from tests.customers.races import in_threads
 from tests.customers.sagas.conftest import begun, leases_run_out, nothing_is_left
 from tests.customers.sagas.test_refused import refuses
 from tests.customers.sync.conftest import Side
@@ -165,3 +169,78 @@ def test_an_erasure_waits_for_a_protected_change_and_then_leaves_nothing(side: S
     kept = str([list(model.objects.values()) for model in (Saga, SagaStep, SyncState, SyncRequest)])
     assert "ecretive" not in kept
     nothing_is_left()
+
+
+@pytest.mark.feature("G6")
+def test_an_integration_that_is_not_configured_any_more_is_left_alone(side: Side) -> None:
+    customer = side.linked(name="Ada")
+    old = SyncState.objects.create(
+        customer=customer, integration="old", livemode=False, remote_id="old_1", status=SyncState.Status.IN_SYNC
+    )
+
+    begun(Action.DELETE, customer)
+
+    old.refresh_from_db()
+    assert (old.status, old.saga_id, old.lease_token) == ("in_sync", None, 0)
+    assert Saga.objects.get().status == "done"
+
+
+@pytest.mark.feature("C9")
+def test_one_change_ends_while_the_next_begins_without_a_deadlock(side: Side) -> None:
+    customer = side.linked(name="Ada")
+    lease = saga_begin(Wanted(action=Action.UPDATE, customer_id=customer.pk, values={"name": "Eve"}))
+    holds, begins = threading.Event(), threading.Event()
+    began: list[Any] = []
+
+    def hold() -> None:
+        # Until the one that begins waits for the row, and then the one that ends behind it.
+        with transaction.atomic():
+            Customer.objects.select_for_update(no_key=True).get(pk=customer.pk)
+            holds.set()
+            _until_so_many_wait(1)
+            begins.set()
+            _until_so_many_wait(2)
+
+    def begin() -> None:
+        assert holds.wait(10)
+        with suppress(CustomerBusy):
+            began.append(saga_begin(Wanted(action=Action.UPDATE, customer_id=customer.pk, values={"name": "Zoe"})))
+
+    def meet(name: str) -> None:
+        if name == "local started":
+            thread.start()
+            assert begins.wait(20)
+
+    errors: list[Exception] = []
+    thread = threading.Thread(target=lambda: errors.extend(in_threads(hold, begin)))
+    before = _deadlocks()
+    ended = saga_run(lease, on_step=meet)
+    thread.join(20)
+    if began:
+        saga_run(began[0])
+
+    assert errors == []
+    assert ended is not None
+    assert ended.saga.status == "done"
+    assert _deadlocks() == before
+    nothing_is_left()
+
+
+def _until_so_many_wait(count: int) -> None:
+    with connection.cursor() as cursor:
+        for _ in range(2000):
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+            )
+            if cursor.fetchone()[0] >= count:
+                return
+            cursor.execute("SELECT pg_sleep(0.005)")
+    raise AssertionError("they did not wait")
+
+
+def _deadlocks() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
