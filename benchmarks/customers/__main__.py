@@ -1,6 +1,6 @@
 """Measures creating and reading customers and accepting webhooks, each against the plainest thing that does it.
 
-    python -m benchmarks.customers [--only create,webhook,read,merge] [--rounds 7] [--seconds 5] [--connections 8]
+    python -m benchmarks.customers [--only create,key,replay,webhook,read,merge] [--rounds 7] [--seconds 5]
 
 Both of a pair are served by the same two gunicorn processes, on one PostgreSQL that syncs every commit. The runs are
 interleaved; what counts is the median of the ratios of the runs of a round. The bare create has no event, no
@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
@@ -104,6 +105,9 @@ def pairs(server: Server) -> dict[str, Pair]:
     """By the name by which it is chosen."""
     port, key = server.port, server.authorization
     customer = _customer(server)
+    creation = "/api/v1/customers/"
+    replayed = create_request(port, creation, key, uuid4().hex)
+    load(lambda: replayed, port=port, status=201, connections=1, seconds=0.01)
     product, cached = f"/api/v1/customers/{customer}", f"/cached/customers/{customer}"
     return {
         "create": Pair(
@@ -112,6 +116,20 @@ def pairs(server: Server) -> dict[str, Pair]:
             201,
             lambda: create_request(port, "/bare/customers/", None),
             lambda: create_request(port, "/api/v1/customers/", key),
+        ),
+        "key": Pair(
+            "POST /api/v1/customers/ with an Idempotency-Key against the same without",
+            0.8,
+            201,
+            lambda: create_request(port, creation, key),
+            lambda: create_request(port, creation, key, uuid4().hex),
+        ),
+        "replay": Pair(
+            "the kept answer to a repeated POST /api/v1/customers/ against the first one",
+            2.0,
+            201,
+            lambda: create_request(port, creation, key, uuid4().hex),
+            lambda: replayed,
         ),
         "webhook": Pair(
             "POST /webhooks/stripe against a bare view that verifies and stores",
@@ -235,7 +253,7 @@ def _wait_until_it_answers(port: int, log: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.customers", description=__doc__)
-    parser.add_argument("--only", default="create,webhook,read,merge", help="names, with commas")
+    parser.add_argument("--only", default="create,key,replay,webhook,read,merge", help="names, with commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--connections", type=int, default=8)

@@ -53,8 +53,8 @@ def load(request: Callable[[], bytes], *, port: int, status: int, connections: i
     return Load(len(every) / seconds, every[len(every) // 2], every[len(every) * 99 // 100])
 
 
-def create_request(port: int, path: str, authorization: str | None) -> bytes:
-    """A POST that creates a customer of its own."""
+def create_request(port: int, path: str, authorization: str | None, key: str | None = None) -> bytes:
+    """A POST that creates a customer of its own, with an idempotency key if one is given."""
     body = {
         "name": "John Doe",
         "email": f"{uuid4().hex}@example.com",
@@ -62,7 +62,8 @@ def create_request(port: int, path: str, authorization: str | None) -> bytes:
         "address": {"line1": "Am Hof 1", "city": "Bonn", "country": "DE"},
         "metadata": {"plan": "gold", "source": "web"},
     }
-    return _posted(port, path, json.dumps(body).encode(), {"Authorization": authorization} if authorization else {})
+    headers = {"Authorization": authorization, "Idempotency-Key": key}
+    return _posted(port, path, json.dumps(body).encode(), {name: said for name, said in headers.items() if said})
 
 
 def read_request(port: int, path: str, authorization: str) -> bytes:
