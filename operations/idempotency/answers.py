@@ -27,18 +27,19 @@ SELECT fingerprint, status, headers::text, body, extract(epoch FROM lease_until 
    AND expires_at >= clock_timestamp()
 """
 # Waits for a transaction that writes the same key. A row that has expired, or whose request died before it began, is
-# written over; any other stays, and nothing is returned.
+# written over; any other stays, and nothing is returned. Its moment is the one at which the work began: in the life of
+# a thing the call stands before what it did.
 KEEP_SQL: Final = """
 INSERT INTO operations_idempotency AS kept
        (actor, key, method, route, fingerprint, token, lease_until, expires_at, correlation_id, status, headers, body,
-        subject)
+        subject, created_at)
 VALUES (%(actor)s, %(key)s, %(method)s, %(route)s, %(fingerprint)s, gen_random_uuid(), clock_timestamp(),
         clock_timestamp() + make_interval(secs => %(life)s), %(correlation)s, %(status)s, %(headers)s::jsonb, %(body)s,
-        %(subject)s)
+        %(subject)s, transaction_timestamp())
     ON CONFLICT (actor, key, method, route) DO UPDATE
    SET (fingerprint, token, lease_until, expires_at, correlation_id, status, headers, body, subject, created_at)
      = (EXCLUDED.fingerprint, EXCLUDED.token, EXCLUDED.lease_until, EXCLUDED.expires_at, EXCLUDED.correlation_id,
-        EXCLUDED.status, EXCLUDED.headers, EXCLUDED.body, EXCLUDED.subject, clock_timestamp())
+        EXCLUDED.status, EXCLUDED.headers, EXCLUDED.body, EXCLUDED.subject, EXCLUDED.created_at)
  WHERE kept.expires_at < clock_timestamp()
     OR (kept.status IS NULL AND kept.lease_until < clock_timestamp() AND kept.fingerprint = EXCLUDED.fingerprint)
 RETURNING id
