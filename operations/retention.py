@@ -19,32 +19,33 @@ DELETE FROM operations_item WHERE id IN (
   SELECT i.id FROM operations_operation o CROSS JOIN LATERAL (
            SELECT id FROM operations_item WHERE operation_id = o.id ORDER BY id LIMIT %(limit)s) i
    WHERE o.state IN ('completed', 'cancelled', 'failed')
-     AND o.finished_at < clock_timestamp() - make_interval(days => %(days)s)
+     AND o.finished_at < (SELECT clock_timestamp() - make_interval(days => %(days)s))
    LIMIT %(limit)s)
 """
 OPERATIONS_SQL: Final = """
 DELETE FROM operations_operation WHERE id IN (
   SELECT o.id FROM operations_operation o
    WHERE o.state IN ('completed', 'cancelled', 'failed')
-     AND o.finished_at < clock_timestamp() - make_interval(days => %(days)s)
+     AND o.finished_at < (SELECT clock_timestamp() - make_interval(days => %(days)s))
      AND NOT EXISTS (SELECT 1 FROM operations_item i WHERE i.operation_id = o.id)
    LIMIT %(limit)s)
 """
 NOTICES_SQL: Final = """
 DELETE FROM operations_alertnotice WHERE alert_id IN (
-  SELECT id FROM operations_alert WHERE ended_at < clock_timestamp() - make_interval(days => %(days)s) LIMIT %(limit)s)
+  SELECT id FROM operations_alert
+   WHERE ended_at < (SELECT clock_timestamp() - make_interval(days => %(days)s)) LIMIT %(limit)s)
 """
 ALERTS_SQL: Final = """
 DELETE FROM operations_alert WHERE id IN (
   SELECT a.id FROM operations_alert a
-   WHERE a.ended_at < clock_timestamp() - make_interval(days => %(days)s)
+   WHERE a.ended_at < (SELECT clock_timestamp() - make_interval(days => %(days)s))
      AND NOT EXISTS (SELECT 1 FROM operations_alertnotice n WHERE n.alert_id = a.id) LIMIT %(limit)s)
 """
 # The oldest ids first: the trail is in the order of time, so the scan ends with the batch.
 AUDIT_SQL: Final = """
 DELETE FROM operations_auditentry WHERE id IN (
   SELECT id FROM (SELECT id, at FROM operations_auditentry ORDER BY id LIMIT %(limit)s) oldest
-   WHERE at < clock_timestamp() - make_interval(days => %(days)s))
+   WHERE at < (SELECT clock_timestamp() - make_interval(days => %(days)s)))
 """
 # What the trigger on the trail asks for; it holds for one transaction.
 ALLOW_SQL: Final = "SET LOCAL zenskar.audit_retention = 'on'"
