@@ -108,7 +108,7 @@ class OperatingCommand(BaseCommand):
                 self.stderr.write(f"Going on with operation {earlier.pk}, begun before (--again begins anew).")
                 return operation_start(operation_id=earlier.pk, actor=actor) if earlier.begun == 0 else earlier
             operation_cancel(operation_id=earlier.pk, actor=actor, note="Begun anew.")
-        reason = options["reason"] or f"manage.py {self.kind.rpartition('.')[2]}"
+        reason = options["reason"] or f"manage.py {type(self).__module__.rpartition('.')[2]}"
         operation = operation_create(kind=self.kind, filter=filter, reason=reason, actor=actor)
         return operation_start(operation_id=operation.pk, actor=actor)
 

@@ -20,7 +20,8 @@ unlinked record with a proposal; nothing is ever merged. It is an operation: it 
 any other, and goes on after a crash.
 
 exit status:
-  0    all customers of Stripe are known here now (in a dry run: would be)
+  0    all customers of Stripe are known here now (in a dry run: would be), but those of the last minute
+       (RECONCILE_GRACE), which are left to their webhooks
   1    the import did not come to its end
   3    for some of them a person must decide (manage.py drift list)
   130  interrupted; workers go on with it, and so does the same command
