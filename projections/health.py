@@ -15,7 +15,7 @@ from django.db.models import TextChoices
 from django.utils import timezone
 
 from projections.conf import ProjectionSettings, projection_settings
-from projections.measuring import percentile_ms
+from projections.measuring import WIDTH, percentile_ms
 from projections.models import Minute
 from projections.registry import projection_named, projection_names
 
@@ -246,7 +246,8 @@ def _add_speed(found: list[BuildHealth]) -> None:
         if batches:
             one.average_apply_ms = round(sum(row.apply_ms for row in rows) / batches, 3)
             one.p95_apply_ms = percentile_ms(
-                [sum(counts) for counts in zip(*(r.buckets for r in rows if r.buckets), strict=True)], 0.95
+                [sum(counts) for counts in zip(*(r.buckets for r in rows if len(r.buckets) == WIDTH), strict=True)],
+                0.95,
             )
 
 

@@ -11,13 +11,18 @@ from django.db import connection
 BOUNDS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 """Upper bounds of the buckets, in milliseconds; one more bucket holds what took longer."""
 
+WIDTH: Final = len(BOUNDS_MS) + 1
+
+# A row has a count for each bucket, whoever wrote it first; one of another width is of another version.
 MEASURE_SQL: Final = """
 INSERT INTO projections_minute AS m (build_id, minute, events, failures, batches, apply_ms, buckets)
 VALUES (%(build)s, date_trunc('minute', clock_timestamp()), %(events)s, %(failures)s, 1, %(ms)s, %(buckets)s::int[])
 ON CONFLICT (build_id, minute) DO UPDATE
    SET events = m.events + excluded.events, failures = m.failures + excluded.failures, batches = m.batches + 1,
        apply_ms = m.apply_ms + excluded.apply_ms,
-       buckets[%(bucket)s] = COALESCE(m.buckets[%(bucket)s], 0) + 1
+       buckets = CASE WHEN cardinality(m.buckets) = %(width)s
+                      THEN m.buckets[:%(bucket)s - 1] || (m.buckets[%(bucket)s] + 1) || m.buckets[%(bucket)s + 1:]
+                      ELSE excluded.buckets END
 """
 
 
@@ -31,7 +36,8 @@ def batch_measure(build_id: int, *, events: int, failures: int, seconds: float) 
         "failures": failures,
         "ms": milliseconds,
         "bucket": bucket + 1,
-        "buckets": [1 if place == bucket else 0 for place in range(len(BOUNDS_MS) + 1)],
+        "buckets": [1 if place == bucket else 0 for place in range(WIDTH)],
+        "width": WIDTH,
     }
     with connection.cursor() as cursor:
         cursor.execute(MEASURE_SQL, values)

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from projections.builds import LOCK_KEY
 from projections.health import BuildHealth, builds_health
+from projections.measuring import WIDTH
 from projections.models import Mark, Minute
 
 log = structlog.get_logger(__name__)
@@ -19,7 +20,8 @@ KEPT: Final = dt.timedelta(days=7)
 
 SAMPLE_SQL: Final = """
 INSERT INTO projections_minute AS m (build_id, minute, status, active_failures, lag_seconds, lag_events, buckets)
-VALUES (%(build)s, date_trunc('minute', clock_timestamp()), %(status)s, %(failures)s, %(seconds)s, %(events)s, '{}')
+VALUES (%(build)s, date_trunc('minute', clock_timestamp()), %(status)s, %(failures)s, %(seconds)s, %(events)s,
+        array_fill(0, ARRAY[%(width)s]))
 ON CONFLICT (build_id, minute) DO UPDATE
    SET status = excluded.status, active_failures = excluded.active_failures, lag_seconds = excluded.lag_seconds,
        lag_events = excluded.lag_events
@@ -58,6 +60,7 @@ def _sample(cursor: Any, one: BuildHealth) -> None:
         "failures": one.active_failures,
         "seconds": one.lag_seconds,
         "events": one.lag_events,
+        "width": WIDTH,
     }
     cursor.execute(SAMPLE_SQL, values)
     if before is not None and before[0] != one.status.value:

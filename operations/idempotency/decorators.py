@@ -26,6 +26,8 @@ from operations.json_bodies import JsonRenderer
 F = TypeVar("F", bound=Callable[..., Any])
 
 REPLAYED: Final = "Idempotent-Replayed"
+CONDITIONS: Final = ("If-Match", "If-None-Match")
+
 KEPT: Final = frozenset({404, 409, 410, 412})
 """Problems that the same request would meet again; others are forgotten, so that it can be mended and repeated."""
 
@@ -213,7 +215,9 @@ def _said(request: Request, more: Sequence[tuple[str, list[str]]] = ()) -> tuple
     key = key_of_header(request.headers[HEADER])
     method, route = str(request.method), canonical_route(request.path_info)
     scope = Scope(actor=actor_of(request), key=key, method=method, route=route[:500])
-    return scope, fingerprint_of(method, route, [*request.query_params.lists(), *more], request.data)
+    # A condition is part of what is asked for.
+    condition = [(name.lower(), [request.headers[name]]) for name in CONDITIONS if name in request.headers]
+    return scope, fingerprint_of(method, route, [*request.query_params.lists(), *condition, *more], request.data)
 
 
 def _problem(view: APIView, exc: Exception) -> Answer | None:

@@ -137,6 +137,16 @@ def test_it_replays_an_answer_that_is_no_longer_so(api: Client) -> None:
     assert Customer.objects.get().name == "Cy"
 
 
+def test_it_takes_another_condition_for_another_request(api: Client) -> None:
+    place = f"{URL}{send(api, 'k').json()['id']}/"
+
+    stale = send(api, "p", {"name": "Bob"}, url=place, method="PATCH", **{"If-Match": '"99-0"'})
+    other = send(api, "p", {"name": "Bob"}, url=place, method="PATCH", **{"If-Match": "*"})
+    again = send(api, "p", {"name": "Bob"}, url=place, method="PATCH", **{"If-Match": '"99-0"'})
+
+    assert [answer.status_code for answer in (stale, other, again)] == [412, 422, 412]
+
+
 def test_it_keeps_problems_that_would_come_again(api: Client) -> None:
     place = f"{URL}019a8f6e-6a1b-7c3d-9e4f-5a6b7c8d9e0f/"
     customer = send(api, "a")["Location"].removeprefix("http://testserver")

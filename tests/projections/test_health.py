@@ -109,3 +109,27 @@ def test_it_keeps_a_sample_of_each_minute(totals: type[Totals]) -> None:
         assert cursor.fetchall() == [("totals", live().cursor, 1)]
         cursor.execute("SELECT error_type, retry_count, max_retries FROM projection_failures")
         assert cursor.fetchall() == [("IntegrityError", 0, 5)]
+
+
+@pytest.mark.parametrize("sampled", [None, [], [1]])
+def test_it_measures_batches_in_a_minute_that_began_with_a_sample(
+    totals: type[Totals], sampled: list[int] | None
+) -> None:
+    publish_deposits("a")
+    projections_run_once()
+    Minute.objects.all().delete()
+    health_sample_once()
+    if sampled is not None:
+        # As a version wrote it that knew other buckets.
+        Minute.objects.update(buckets=sampled)
+    before = projection_health("totals")
+
+    publish_deposits("a", "b")
+    projections_run_once()
+    publish_deposits("a")
+    projections_run_once()
+    found = projection_health("totals")
+
+    assert before is not None and before.p95_apply_ms is None
+    assert found is not None and found.p95_apply_ms is not None
+    assert sum(sum(row.buckets) for row in Minute.objects.all() if len(row.buckets) > 1) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ pytestmark = pytest.mark.feature("C10")
 
 # Another service's messages: it has no keys of ours, and each message has an id of its own.
 OTHERS = {"StripeWebhookView"}
+# Asks the other side for five seconds; it has tests of its own beside one that answers.
+SLOW = "customers/cleanup-orphaned/"
 
 
 def views(resolver: URLResolver, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -66,3 +69,26 @@ def test_what_went_wrong_there_can_be_asked_again_with_its_key(api: Client, monk
 
     assert (failed.status_code, done.status_code) == (500, 200)
     assert "Idempotent-Replayed" not in done
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_a_key_each_of_them_does_what_it_does_without(api: Client) -> None:  # noqa: F811
+    addresses = {
+        (method, re.sub(r"<[^>]*>|\(\?P<[^)]*\)", "1", address))
+        for address, view in views(get_resolver())
+        for method in ("post", "put", "patch", "delete")
+        if hasattr(view, method) and view.__name__ not in OTHERS
+        if address.endswith("/") and not address.endswith(SLOW)
+    }
+    api.raise_request_exception = False
+
+    def ask(method: str, address: str, **headers: str) -> int:
+        return api.generic(method, f"/{address}", "{}", content_type="application/json", headers=headers).status_code
+
+    differing = {}
+    for number, (method, address) in enumerate(sorted(addresses)):
+        without, with_key = ask(method, address), ask(method, address, **{"Idempotency-Key": str(number)})
+        if without != with_key or with_key >= 500:
+            differing[f"{method} {address}"] = (without, with_key)
+
+    assert differing == {}
