@@ -32,10 +32,15 @@ def in_threads(*functions: Callable[[], object]) -> list[Exception]:
 
 
 def wait_until_somebody_waits_for_me() -> None:
-    """Return once another session waits for a lock of this one. The server says so; no clock is trusted."""
+    """Return once another session waits for a lock of this one. The server says so; no clock is trusted.
+
+    Not by ``pg_stat_activity``, which shows a transaction the sessions of its first look for ever.
+    """
     with connection.cursor() as cursor:
         for _ in range(2000):
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+            )
             if cursor.fetchone()[0]:
                 return
             cursor.execute("SELECT pg_sleep(0.005)")
