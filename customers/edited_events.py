@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from customers.events import CREATED, DELETED, UPDATED
+from customers.models import Customer
 from customers.values import ADDRESS_KEYS, FIELDS, METADATA_KEY_OURS
+from outbox.errors import DecisionRefused
 
 SCHEMA_VERSION: Final = 1
 _WIDTHS: Final = {"email": 512, "name": 256, "phone": 20}
@@ -25,9 +28,14 @@ def customer_event_validate(
 
     Values are held to what the catalogue can keep, not to what its API takes: they may have come from an integration.
 
+    Called in the transaction that publishes, which holds the customer from here on. An erasure comes before, and is
+    seen, or after, and redacts what was published.
+
     Raises:
+        DecisionRefused: the customer was erased, or its erasure is under way.
         ValueError: it is refused; the message names the field and quotes no value.
     """
+    _refuse_erased(before.get("customer_id"))
     if type_ not in (CREATED, UPDATED, DELETED) or schema_version != SCHEMA_VERSION:
         raise ValueError("The catalogue publishes no events of this type and schema version.")
     for name in (*_KEPT, *_RULES):
@@ -42,6 +50,18 @@ def customer_event_validate(
     for name, rule in _RULES.items():
         if (why := rule(name, after[name])) is not None:
             raise ValueError(f"The field {name!r} {why}.")
+
+
+def _refuse_erased(customer_id: object) -> None:
+    try:
+        pk = UUID(str(customer_id))
+    except ValueError as exc:
+        raise ValueError("The original names no customer.") from exc
+    held = Customer.objects.select_for_update(no_key=True).filter(pk=pk).values_list("erased_at", flat=True)
+    if any(erased_at is not None for erased_at in held):
+        raise DecisionRefused(
+            "The customer was erased, so no edited event of it is published. Retry or skip it instead."
+        )
 
 
 def _line(name: str, value: object) -> str | None:

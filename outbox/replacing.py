@@ -23,7 +23,11 @@ LARGEST_BYTES: Final = 1_000_000
 DIFFERENCES_SHOWN: Final = 500
 
 Validator = Callable[[str, int, Mapping[str, Any], Mapping[str, Any]], None]
-"""Takes an event's type and schema version, its payload before and after; raises ValueError with one sentence."""
+"""Takes an event's type and schema version, its payload before and after; raises ValueError with one sentence.
+
+It raises DecisionRefused when nothing may be published about the thing, whatever the payload. It is called in the
+transaction that publishes, before anything of the log is locked, so it may lock what it looks at.
+"""
 
 
 def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str, reason: str) -> Replacement:
@@ -40,19 +44,23 @@ def delivery_replace(*, delivery_id: int, payload: Mapping[str, Any], actor: str
         reason: why.
 
     Raises:
-        DecisionRefused: the delivery is not open, or waits behind an earlier event, or nothing was changed.
+        DecisionRefused: the delivery is not open, or waits behind an earlier event, or nothing was changed, or nothing
+            may be published about its aggregate.
         InvalidEvent: the payload is not valid for events of this type; the message says why.
     """
 
     def work() -> Replacement:
+        delivery = Delivery.objects.filter(pk=delivery_id, state__in=OPEN).first()
+        if delivery is None:
+            raise DecisionRefused(f"Delivery {delivery_id} is not open.")
+        original = _original(delivery)
+        before = original["payload"]
+        # The validator first: what it locks, everybody else who publishes or erases locks before the log's rows, too.
+        payload_validate(original, payload)
         if not deliveries_resolve([delivery_id], "replaced", actor, reason):
             open_ = Delivery.objects.filter(pk=delivery_id, state__in=OPEN).exists()
             why = "waits behind an earlier event of its aggregate" if open_ else "is not open"
             raise DecisionRefused(f"Delivery {delivery_id} {why}.")
-        delivery = Delivery.objects.get(pk=delivery_id)
-        original = _original(delivery)
-        before = original["payload"]
-        payload_validate(original, payload)
         diff = payload_diff(before, payload)
         if not diff:
             raise DecisionRefused("Nothing was changed; retry the delivery instead.")
@@ -100,6 +108,7 @@ def payload_validate(original: Mapping[str, Any], after: Mapping[str, Any]) -> N
 
     Raises:
         InvalidEvent: it may not; the message says why.
+        DecisionRefused: nothing may be published about the aggregate.
     """
     if not isinstance(after, dict):
         raise InvalidEvent("The payload must be a JSON object.")

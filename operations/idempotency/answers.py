@@ -16,8 +16,8 @@ from django.db import connection
 
 from operations.correlation import correlation_id
 from operations.idempotency.conf import idempotency_settings
-from operations.idempotency.errors import KeyInFlight, KeyReused
-from operations.idempotency.keys import Answer, Scope
+from operations.idempotency.errors import AnswerErased, KeyInFlight, KeyReused
+from operations.idempotency.keys import FORGOTTEN, Answer, Scope
 
 # By the unique key, in one read.
 LOOK_SQL: Final = """
@@ -64,6 +64,7 @@ def answer_find(scope: Scope, fingerprint: str) -> Answer | None:
         fingerprint: of all that was sent.
 
     Raises:
+        AnswerErased: it was answered, and the answer was erased.
         KeyReused: the key was used for another request.
         KeyInFlight: a request that goes on without its caller has the key.
     """
@@ -73,6 +74,8 @@ def answer_find(scope: Scope, fingerprint: str) -> Answer | None:
     if row is None:
         return None
     known, status, headers, body, lease = row
+    if known == FORGOTTEN and status is not None:
+        raise AnswerErased
     if known != fingerprint:
         raise KeyReused
     if status is not None:

@@ -18,7 +18,7 @@ from dbresilience.errors import CommitUnknown, LockHeld
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of
 from operations.idempotency.answers import Answered, answer_find, answer_keep, lock_of
-from operations.idempotency.errors import KeyInFlight, KeyReused
+from operations.idempotency.errors import AnswerErased, KeyInFlight, KeyReused
 from operations.idempotency.keys import Answer, HeldKey, Scope, key_begin
 from operations.idempotency.requests import HEADER, canonical_route, fingerprint_of, key_of_header
 from operations.json_bodies import JsonRenderer
@@ -82,6 +82,7 @@ def idempotent_function(name: str) -> Callable[[F], F]:
         name: in the place of an address; unique.
 
     Raises (when called):
+        AnswerErased: it was called, and the result was erased.
         KeyReused: the key was used with other arguments.
         KeyInFlight: the same call is under way.
     """
@@ -117,7 +118,7 @@ def request_begin(
         lease: as in ``key_begin``.
 
     Raises:
-        KeyMalformed, KeyReused, KeyInFlight: see ``operations.idempotency.keys``.
+        KeyMalformed, KeyReused, KeyInFlight, AnswerErased: see ``operations.idempotency.keys``.
     """
     if HEADER not in request.headers:
         return None
@@ -150,7 +151,7 @@ def _carry_out(
     try:
         answer, is_replayed = _answered(scope, fingerprint, lambda: _answer(method(), subject), savepoints=savepoints)
         return answer_response(answer, replayed=is_replayed)
-    except (CommitUnknown, KeyInFlight, KeyReused):
+    except (AnswerErased, CommitUnknown, KeyInFlight, KeyReused):
         # Whoever repeats it finds the answer, or that there is none.
         raise
     except Exception as exc:

@@ -21,6 +21,14 @@ class KeyReused(ProblemError):
     title = "Idempotency key reused"
 
 
+class AnswerErased(ProblemError):
+    """This key was used. What was answered spoke of somebody whose data was erased since; nothing was done again."""
+
+    status = 410
+    code = "answer_erased"
+    title = "Answer erased"
+
+
 class KeyInFlight(ProblemError):
     """A request with this idempotency key is being carried out. Ask again in a moment."""
 

@@ -18,9 +18,11 @@ from django.db import connection
 
 from operations.correlation import correlation_id
 from operations.idempotency.conf import idempotency_settings
-from operations.idempotency.errors import KeyInFlight, KeyReused
+from operations.idempotency.errors import AnswerErased, KeyInFlight, KeyReused
 
 CLEANED_AT_ONCE: Final = 1_000
+FORGOTTEN: Final = "0" * 64
+"""In the place of a fingerprint: the answer was erased. No request has this one, and all with the key match it."""
 
 # One round trip for a new key and for a known one; neither is found when two begin at once, and then it is asked again.
 # Not waited for on disk: the commit of the work comes later in the same log of writes, so whenever that one is on disk
@@ -75,7 +77,7 @@ UPDATE operations_idempotency
  WHERE id = %(id)s AND status IS NULL
 """
 ANSWERED_SQL: Final = """
-SELECT status, headers::text, body FROM operations_idempotency WHERE id = %(id)s AND status IS NOT NULL
+SELECT fingerprint, status, headers::text, body FROM operations_idempotency WHERE id = %(id)s AND status IS NOT NULL
 """
 # If the transaction of the work is still open somewhere, its answer lost, the row is locked and left as it is.
 RELEASE_SQL: Final = """
@@ -89,8 +91,12 @@ DELETE FROM operations_idempotency
  WHERE id IN (SELECT id FROM operations_idempotency WHERE expires_at < (SELECT clock_timestamp())
                ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 """
+# The key stays until it expires: deleted, a late repeat would have a second effect, and bring back who was erased. The
+# fingerprint goes, too: whoever guesses what was sent could tell by it whether the guess is right.
 FORGET_SQL: Final = """
-DELETE FROM operations_idempotency WHERE subject = %(subject)s AND status IS NOT NULL
+UPDATE operations_idempotency
+   SET fingerprint = %(forgotten)s, status = %(status)s, headers = '{}', body = '', subject = ''
+ WHERE subject = %(subject)s AND status IS NOT NULL
 """
 
 
@@ -170,6 +176,7 @@ def key_begin(scope: Scope, fingerprint: str, *, lease: float | None = None) -> 
         The key, if the request is ours to carry out, else the answer that it had.
 
     Raises:
+        AnswerErased: it was answered, and the answer was erased.
         KeyReused: the key was used for another request.
         KeyInFlight: the same request is being carried out.
     """
@@ -199,6 +206,8 @@ def key_begin(scope: Scope, fingerprint: str, *, lease: float | None = None) -> 
                 cursor.execute(EXPIRE_SQL, {"id": key})
                 if cursor.rowcount:
                     continue
+            if known == FORGOTTEN and status is not None:
+                raise AnswerErased
             if known != fingerprint:
                 raise KeyReused
             if status is not None:
@@ -223,11 +232,20 @@ def answer_complete(*, key_id: int, answer: Answer) -> None:
 
 
 def answer_kept(*, key_id: int) -> Answer | None:
-    """The answer of a key; None if it has none, or is gone."""
+    """The answer of a key; None if it has none, or is gone.
+
+    Raises:
+        AnswerErased: it was erased.
+    """
     with connection.cursor() as cursor:
         cursor.execute(ANSWERED_SQL, {"id": key_id})
         row = cursor.fetchone()
-    return Answer(status=row[0], headers=orjson.loads(row[1]), body=bytes(row[2])) if row else None
+    if row is None:
+        return None
+    known, status, headers, body = row
+    if known == FORGOTTEN:
+        raise AnswerErased
+    return Answer(status=status, headers=orjson.loads(headers), body=bytes(body))
 
 
 def keys_clean_once() -> int:
@@ -243,7 +261,11 @@ def keys_clean_once() -> int:
 
 
 def answers_forget(*, subject: str) -> int:
-    """Delete the kept answers that speak of somebody, in the transaction under way; how many."""
+    """Erase the kept answers that speak of somebody, in the transaction under way; how many.
+
+    Until its key expires, any request with it is told that the answer was erased (``AnswerErased``), and does nothing.
+    """
+    values: dict[str, Any] = {"subject": subject, "forgotten": FORGOTTEN, "status": AnswerErased.status}
     with connection.cursor() as cursor:
-        cursor.execute(FORGET_SQL, {"subject": subject})
+        cursor.execute(FORGET_SQL, values)
         return int(cursor.rowcount)

@@ -12,7 +12,8 @@ _PARAMETER = OpenApiParameter(
     str,
     OpenApiParameter.HEADER,
     description="Makes repeats harmless: the same key means one effect and one answer, for a day. Up to 255 visible "
-    "characters, bare or in double quotes. 409 while the first request is under way, 422 if it said something else.",
+    "characters, bare or in double quotes. 409 while the first request is under way, 422 if it said something else, "
+    "410 if what was answered spoke of somebody who was erased since.",
 )
 
 

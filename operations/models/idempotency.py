@@ -13,6 +13,9 @@ class IdempotencyKey(models.Model):
     Without a status its request is in flight: the row was committed before the work began. The transaction that does
     the work locks the row and writes the answer into it, on the condition that ``token`` is still its own, so effect
     and answer are there together or not at all.
+
+    An answer that was erased leaves its key and a status of 410, and no fingerprint, so that nobody can
+    confirm by it what they guess was sent.
     """
 
     actor = models.CharField(max_length=200)

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import orjson
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 
+from customers.erasing.services import customer_erase
+from customers.models import Customer
 from customers.services import customer_create, customer_delete
-from outbox.errors import ErrorClass
+from outbox.errors import DecisionRefused, ErrorClass
 from outbox.models import Delivery, Replacement, StoredEvent
 from outbox.relay import relay_until_idle
+from outbox.replacing import delivery_replace
 from projections.models import Failure
 from projections.runner import projections_run_once
+from tests.customers.erasing.searching import places_of
+from tests.customers.races import in_threads, wait_until_somebody_waits_for_me
+from tests.customers.test_console import staff
 from tests.operations.conftest import api, issued
 from tests.outbox.collecting import Collector, refusing
 from tests.outbox.conftest import collector
@@ -18,6 +27,8 @@ from tests.projections.cleaning import builds_drop
 
 __all__ = ["api", "collector", "issued"]
 pytestmark = [pytest.mark.feature("D10", "H4", "A16"), pytest.mark.django_db(transaction=True)]
+
+WORDS = ("ada@example.com", "quimby")
 
 
 @pytest.fixture
@@ -108,3 +119,83 @@ def test_a_deletion_can_be_mended_too(api: Client, collector: Collector) -> None
     answer = replace(api, delivery, {**delivery.envelope["payload"], "name": "Bob"})
 
     assert answer.status_code == 201
+
+
+def whole(payload: dict[str, Any]) -> dict[str, Any]:
+    """The person again, in the shape of an event that nobody redacted."""
+    return {name: value for name, value in payload.items() if name != "erased"} | {"name": "Ada Quimby"}
+
+
+def test_it_brings_no_erased_customer_back(api: Client, dead: Delivery) -> None:
+    customer_erase(customer_id=Customer.objects.get().pk, actor="tests")
+    dead.refresh_from_db()
+    events = StoredEvent.objects.count()
+
+    answers = [replace(api, dead, whole(dead.envelope["payload"])), replace(api, dead, {"colour": "red"})]
+    dead.refresh_from_db()
+
+    for answer in answers:
+        assert (answer.status_code, answer["Content-Type"]) == (409, "application/problem+json")
+        assert "was erased" in answer.json()["detail"]
+    assert dead.state == "dead"
+    assert StoredEvent.objects.count() == events
+    assert not Replacement.objects.exists()
+
+
+def test_it_brings_nobody_back_in_the_console(dead: Delivery) -> None:
+    customer_erase(customer_id=Customer.objects.get().pk, actor="tests")
+    dead.refresh_from_db()
+    events = StoredEvent.objects.count()
+    form = {"reason": "typo", "payload": orjson.dumps(whole(dead.envelope["payload"])).decode()}
+
+    page = staff("admin").post(f"/admin/outbox/delivery/{dead.pk}/do/replace/", form, follow=True)
+
+    assert "The customer was erased" in page.content.decode()
+    assert StoredEvent.objects.count() == events
+
+
+def test_it_waits_for_an_erasure_and_then_brings_nobody_back(dead: Delivery) -> None:
+    customer = Customer.objects.get()
+    payload = whole(dead.envelope["payload"])
+
+    def erase() -> None:
+        with transaction.atomic():
+            customer_erase(customer_id=customer.pk, actor="tests")
+            begun.set()
+            wait_until_somebody_waits_for_me()
+
+    def edit() -> None:
+        begun.wait(10)
+        delivery_replace(delivery_id=dead.pk, payload=payload, actor="tests", reason="typo")
+
+    begun = threading.Event()
+    connection.close()
+    errors = in_threads(erase, edit)
+
+    assert [type(error) for error in errors] == [DecisionRefused]
+    assert StoredEvent.objects.order_by("-sequence")[0].type == "customer.erased"
+    assert places_of(WORDS) == []
+
+
+def test_an_erasure_waits_for_it_and_redacts_what_it_published(dead: Delivery) -> None:
+    customer = Customer.objects.get()
+    payload = whole(dead.envelope["payload"])
+
+    def edit() -> None:
+        with transaction.atomic():
+            delivery_replace(delivery_id=dead.pk, payload=payload, actor="tests", reason="typo")
+            begun.set()
+            wait_until_somebody_waits_for_me()
+
+    def erase() -> None:
+        begun.wait(10)
+        customer_erase(customer_id=customer.pk, actor="tests")
+
+    begun = threading.Event()
+    connection.close()
+    errors = in_threads(edit, erase)
+
+    assert errors == []
+    types = [event.type for event in StoredEvent.objects.order_by("sequence")]
+    assert types == ["customer.created", "customer.created", "customer.deleted", "customer.erased"]
+    assert places_of(WORDS) == []

@@ -8,17 +8,19 @@ import sys
 import threading
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection
 from django.test import Client
 
+from customers.erasing.services import customer_erase
 from customers.models import Customer
 from operations.idempotency import decorators
 from operations.idempotency.answers import answer_find, answer_keep
 from operations.idempotency.decorators import idempotent_function
-from operations.idempotency.errors import KeyInFlight, KeyReused
-from operations.idempotency.keys import HeldKey, Scope, answers_forget, key_begin, keys_clean_once
+from operations.idempotency.errors import AnswerErased, KeyInFlight, KeyReused
+from operations.idempotency.keys import HeldKey, Scope, answer_kept, answers_forget, key_begin, keys_clean_once
 from operations.keys import IssuedKey, apikey_create
 from operations.models import IdempotencyKey
 from outbox.models import StoredEvent
@@ -311,7 +313,59 @@ def test_it_can_forget_what_speaks_of_a_person(api: Client) -> None:
     send(api, "q", {"name": "Cy"})
 
     assert answers_forget(subject=f"customer:{customer}") == 2
-    assert IdempotencyKey.objects.count() == 1
+    rows = list(IdempotencyKey.objects.order_by("key"))
+    assert [(row.key, row.status) for row in rows] == [("k", 410), ("p", 410), ("q", 201)]
+    for row in rows[:2]:
+        assert (bytes(row.body), row.headers, row.subject, row.fingerprint) == (b"", {}, "", "0" * 64)
+    assert answers_forget(subject=f"customer:{customer}") == 0
+
+
+@pytest.mark.parametrize("body", [BODY, {"name": "Bob"}])
+@pytest.mark.parametrize("protection", ["false", "true"])
+def test_it_does_nothing_again_when_what_it_answered_was_erased(
+    api: Client, body: dict[str, str], protection: str
+) -> None:
+    customer = send(api, "k").json()["id"]
+    customer_erase(customer_id=UUID(customer), actor="tests")
+    events = StoredEvent.objects.count()
+
+    again = send(api, "k", body, **{"X-Use-Integrity-Protection": protection})
+
+    assert (again.status_code, again["Content-Type"]) == (410, "application/problem+json")
+    assert again.json()["code"] == "answer_erased"
+    assert b"Ann" not in again.content
+    assert (Customer.objects.count(), StoredEvent.objects.count()) == (1, events)
+
+
+def test_its_key_is_free_again_when_an_erased_answer_expires(api: Client) -> None:
+    customer = send(api, "k").json()["id"]
+    customer_erase(customer_id=UUID(customer), actor="tests")
+    IdempotencyKey.objects.update(expires_at="2020-01-01T00:00:00Z")
+
+    anew = send(api, "k", {"name": "Bob"})
+
+    assert anew.status_code == 201
+    assert IdempotencyKey.objects.get().status == 201
+
+
+def test_it_tells_calls_and_whoever_waits_that_an_answer_was_erased() -> None:
+    calls: list[str] = []
+
+    @idempotent_function("tests.create")
+    def create(*, name: str) -> str:
+        calls.append(name)
+        return name
+
+    create(name="Ann", idempotency_key="k", actor="a")
+    IdempotencyKey.objects.update(subject="customer:x")
+    answers_forget(subject="customer:x")
+
+    for name in ("Ann", "Bob"):
+        with pytest.raises(AnswerErased):
+            create(name=name, idempotency_key="k", actor="a")
+    with pytest.raises(AnswerErased):
+        answer_kept(key_id=IdempotencyKey.objects.get().pk)
+    assert calls == ["Ann"]
 
 
 def test_it_makes_functions_idempotent_too() -> None:
