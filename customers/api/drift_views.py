@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from customers.api.descriptions import answers
+from customers.events import AGGREGATE
 from customers.models import Drift
 from customers.reconciling.decisions import DriftNotFound, drifts_accept, drifts_decline
 from customers.reconciling.documents import drift_document
@@ -22,12 +23,18 @@ from operations.idempotency.decorators import idempotent
 from operations.permissions import require
 from operations.scopes import Scope
 from operations.serializers import StrictSerializer, query_values
+from outbox.masking import may_read_payload
 
 _TAGS: Final = ["consistency"]
 _ID: Final = OpenApiParameter("drift_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
 _OBJECT: Final = OpenApiResponse(OpenApiTypes.OBJECT)
 _DECIDED: Final = "It was decided before, or nothing can be done about it from here."
 _LARGEST: Final = 2**63 - 1
+
+
+def _subject(data: Any) -> str:
+    # A customer that was imported or linked since is erased by the record's name.
+    return f"{AGGREGATE}:{data['customer_id']}" if data["customer_id"] else str(data["subject"])
 
 
 class DriftQuery(PageQuery):
@@ -53,7 +60,9 @@ class DriftView(APIView):
     get=extend_schema(
         operation_id="customers_drift_list",
         summary="Differences between both sides",
-        description="Found by comparisons, newest first; those that wait for a person unless another status is named.",
+        description="Found by comparisons, newest first; those that wait for a person unless another status is named. "
+        "Values of fields are masked for keys without operations:write and people without the permission to read "
+        "payloads.",
         tags=_TAGS,
         parameters=[
             OpenApiParameter("status", str, enum=Drift.Status.values, description="open by default"),
@@ -76,7 +85,7 @@ class DriftListView(DriftView):
         if "kind" in values:
             rows = rows.filter(kind=values["kind"])
         page = keyset_page(rows, cursor=values.get("cursor"), size=values["page_size"], descending=True)
-        return Response(page_document(request, page, [drift_document(row) for row in page.rows]))
+        return Response(page_document(request, page, [_shown(request, row) for row in page.rows]))
 
 
 @extend_schema_view(
@@ -93,7 +102,7 @@ class DriftDetailView(DriftView):
 
     def get(self, request: Request, drift_id: str) -> Response:
         require(request, "customers.view_drift")
-        return Response(drift_document(_drift(drift_id)))
+        return Response(_shown(request, _drift(drift_id)))
 
 
 @extend_schema_view(
@@ -110,14 +119,14 @@ class DriftDetailView(DriftView):
 class AcceptView(DriftView):
     """A person's consent."""
 
-    @idempotent()
+    @idempotent(subject=_subject)
     def post(self, request: Request, drift_id: str) -> Response:
         require(request, "customers.accept_drift")
         drift = _drift(drift_id)
         done = drifts_accept(ids=[drift.pk], actor=actor_of(request), reason=_reason(request))
         place = request.build_absolute_uri(ADDRESS.format(done.operation.pk))
         drift.refresh_from_db()
-        body = {**drift_document(drift), "repaired_by": done.operation.pk, "operation_url": place}
+        body = {**_shown(request, drift), "repaired_by": done.operation.pk, "operation_url": place}
         return Response(body, status=status.HTTP_202_ACCEPTED, headers={"Location": place})
 
 
@@ -135,13 +144,17 @@ class AcceptView(DriftView):
 class DeclineView(DriftView):
     """A person's refusal."""
 
-    @idempotent()
+    @idempotent(subject=_subject)
     def post(self, request: Request, drift_id: str) -> Response:
         require(request, "customers.decline_drift")
         drift = _drift(drift_id)
         drifts_decline(ids=[drift.pk], actor=actor_of(request), reason=_reason(request))
         drift.refresh_from_db()
-        return Response(drift_document(drift))
+        return Response(_shown(request, drift))
+
+
+def _shown(request: Request, drift: Drift) -> dict[str, Any]:
+    return drift_document(drift, readable=may_read_payload(request))
 
 
 def _drift(text: str) -> Drift:

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from customers.erasing.messages import webhooks_erase
 from customers.events import AGGREGATE, customer_payload_erased
-from customers.models import Conflict, Drift, SyncRequest, SyncState, Webhook
+from customers.models import Conflict, Drift, SyncRequest, SyncState
 from customers.sagas.erasing import sagas_erase
-from customers.sync.webhooks import ERASED_BODY
 from operations.erasing import ERASED, texts_erase
 from operations.idempotency.keys import answers_forget
 from outbox.erasing import aggregate_erase
@@ -50,9 +50,10 @@ def traces_erase(*, customer_id: UUID, values: Iterable[str]) -> None:
     requests.exclude(body={}, fields={}, error_message="").update(body={}, fields={}, error_message="")
     conflicts = _conflicts_erase(states)
     drifts = _differences_erase(customer_id, states)
-    _webhooks_erase(states)
+    webhooks_erase(customer_id=customer_id)
     sagas_erase(customer_id=customer_id)
-    answers_forget(subject=f"{AGGREGATE}:{customer_id}")
+    for subject in (f"{AGGREGATE}:{customer_id}", *_remote_subjects(states)):
+        answers_forget(subject=subject)
     traces = aggregate_erase(aggregate_type=AGGREGATE, aggregate_id=str(customer_id), redact=redact)
     failures_erase(aggregate_type=AGGREGATE, aggregate_id=str(customer_id))
     targets = [
@@ -98,22 +99,19 @@ def _references(said: Any) -> dict[str, Any] | None:
     return {name: said[name] for name in _REFERENCES if name in said} or None
 
 
+def _remote_subjects(states: list[SyncState]) -> list[str]:
+    return [f"remote:{state.remote_id}" for state in states if state.remote_id]
+
+
 def _differences_erase(customer_id: UUID, states: list[SyncState]) -> list[int]:
-    subjects = [f"remote:{state.remote_id}" for state in states if state.remote_id]
     # There are few, of late comparisons alone: those that were found before the customer was linked are read for.
-    about = Drift.objects.filter(Q(customer=customer_id) | Q(state__in=states) | Q(subject__in=subjects))
+    about = Drift.objects.filter(
+        Q(customer=customer_id) | Q(state__in=states) | Q(subject__in=_remote_subjects(states))
+    )
     drifts = list(about.select_for_update())
     for drift in drifts:
-        drift.fields = [{"field": one.get("field")} for one in drift.fields]
+        # The names stay, and the shape that readers know.
+        drift.fields = [{**one, "base": None, "ours": None, "theirs": None} for one in drift.differing]
         drift.detail, drift.outcome = drift.detail and ERASED, drift.outcome and ERASED
         drift.save(update_fields=["fields", "detail", "outcome"])
     return [drift.pk for drift in drifts]
-
-
-def _webhooks_erase(states: list[SyncState]) -> None:
-    about = Q(pk__in=[])
-    for state in states:
-        if state.remote_id:
-            about |= Q(integration=state.integration, remote_id=state.remote_id)
-    processed = Webhook.objects.filter(about, processed_at__isnull=False)
-    processed.exclude(payload=ERASED_BODY).update(payload=ERASED_BODY)

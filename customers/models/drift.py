@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any, TypedDict
+
 from django.db import models
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from customers.models.customer import Customer
 from customers.models.sync import SyncState
+
+
+class FieldDifference(TypedDict):
+    """One field that differs: what both sides agreed on before, and what each has now."""
+
+    field: str
+    base: Any
+    ours: Any
+    theirs: Any
 
 
 class DriftQuerySet(QuerySet["Drift"]):
@@ -110,6 +121,16 @@ class Drift(models.Model):
 
     def __str__(self) -> str:
         return f"{self.integration} {self.remote_id or self.customer_id}: {self.get_kind_display()}"
+
+    @property
+    def differing(self) -> list[FieldDifference]:
+        """What differs by field, each with all of its values; of somebody who was erased the names alone are left."""
+        return [
+            FieldDifference(
+                field=str(one.get("field", "")), base=one.get("base"), ours=one.get("ours"), theirs=one.get("theirs")
+            )
+            for one in self.fields
+        ]
 
 
 class ReconcileRun(models.Model):

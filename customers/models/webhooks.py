@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q, QuerySet
+from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 
 from customers.models.sync_requests import SyncRequest
@@ -70,6 +71,8 @@ class Webhook(models.Model):
             models.Index(F("id").desc(), condition=Q(outcome="ignored"), name="webhook_ignored"),
             # The webhooks of a remote record, newest first; the console's exact search.
             models.Index("remote_id", F("id").desc(), name="webhook_by_remote_id"),
+            # The erasure: those that carry a customer's id where Stripe has it, under whatever record.
+            models.Index(KT("payload__data__object__metadata__zenskar_id"), name="webhook_by_reference"),
             # The console's exact search by event id without the integration.
             models.Index("event_id", name="webhook_by_event_id"),
             # The webhooks that a request of ours caused, and that a request brought in. The first one serves the

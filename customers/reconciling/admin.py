@@ -70,7 +70,7 @@ class DriftAdmin(RecordAdmin):
 
     @admin.display(description="What differs")
     def fields_text(self, row: Drift) -> str:
-        shown = [f"{one['field']}: {_short(one['ours'])} ≠ {_short(one['theirs'])}" for one in row.fields]
+        shown = [f"{one['field']}: {_short(one['ours'])} ≠ {_short(one['theirs'])}" for one in row.differing]
         return "; ".join(shown[:3]) + ("; …" if len(shown) > 3 else "") if shown else row.detail
 
     @admin.display(description="Repair")
@@ -140,7 +140,7 @@ class DriftAdmin(RecordAdmin):
             "repair": _sentence(drift.get_repair_display()),
             "fields": [
                 (one["field"], json_block(one["base"]), json_block(one["ours"]), json_block(one["theirs"]))
-                for one in drift.fields
+                for one in drift.differing
             ],
             "may_accept": is_open and bool(drift.repair) and self.has_accept_permission(request),
             "may_decline": is_open and self.has_decline_permission(request),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from customers.models import Drift
+from customers.models.drift import FieldDifference
+from outbox.masking import payload_masked
 
 
-def drift_document(drift: Drift) -> dict[str, Any]:
-    """One difference, what mends it, and what became of it."""
+def drift_document(drift: Drift, *, readable: bool) -> dict[str, Any]:
+    """One difference, what mends it, and what became of it.
+
+    Args:
+        readable: whether the values of the fields are shown; else they are masked, and the names stay.
+    """
+    fields = drift.differing if readable else [_masked(one) for one in drift.differing]
     return {
         "id": drift.pk,
         "integration": drift.integration,
@@ -16,7 +23,7 @@ def drift_document(drift: Drift) -> dict[str, Any]:
         "subject": drift.subject,
         "customer_id": str(drift.customer_id) if drift.customer_id else None,
         "remote_id": drift.remote_id or None,
-        "fields": drift.fields,
+        "fields": fields,
         "detail": drift.detail,
         "repair": drift.repair or None,
         "destroys": drift.destroys,
@@ -30,3 +37,7 @@ def drift_document(drift: Drift) -> dict[str, Any]:
         "ended_at": drift.ended_at,
         "decided_by": drift.decided_by or None,
     }
+
+
+def _masked(one: FieldDifference) -> FieldDifference:
+    return cast("FieldDifference", {**payload_masked(one), "field": one["field"]})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
 from customers.api.etags import etag
 from customers.api.serializers import UNCACHED, customer_representation
+from customers.events import AGGREGATE
 from customers.models import Customer, Saga, SagaStep
 from customers.sagas.run import SagaRefused
 from operations.idempotency.keys import Answer
@@ -24,7 +26,7 @@ def customer_answer(saga: Saga, customer: Customer) -> Answer:
     Args:
         customer: as it is after it, with its sync states.
     """
-    subject = f"customer:{customer.pk}"
+    subject = _subject(customer.pk)
     event = {} if customer.event_id is None else {"X-Event-Id": str(customer.event_id)}
     if saga.action == Saga.Action.DELETE:
         return Answer(status=204, body=b"", headers=event, subject=subject)
@@ -59,9 +61,18 @@ def saga_answer(saga: Saga) -> Answer | None:
     """The answer of one that was brought to its end elsewhere; None while it has not ended."""
     if saga.status == Saga.Status.DONE:
         return customer_answer(saga, Customer.objects.prefetch_related("sync_states").get(pk=saga.customer_id))
-    return undone_answer(saga.failure) if saga.status == Saga.Status.UNDONE and saga.failure else None
+    return undone_answer(saga, saga.failure) if saga.status == Saga.Status.UNDONE and saga.failure else None
 
 
-def undone_answer(document: dict[str, Any]) -> Answer:
-    """That problem as an answer."""
-    return Answer(status=document["status"], body=orjson.dumps(document), headers={"Content-Type": MEDIA_TYPE})
+def undone_answer(saga: Saga, document: dict[str, Any]) -> Answer:
+    """That problem as an answer; it may quote the integration, which quotes what it was sent."""
+    return Answer(
+        status=document["status"],
+        body=orjson.dumps(document),
+        headers={"Content-Type": MEDIA_TYPE},
+        subject=_subject(saga.customer_id),
+    )
+
+
+def _subject(customer_id: UUID) -> str:
+    return f"{AGGREGATE}:{customer_id}"

@@ -16,8 +16,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from customers.errors import CustomerError
-from customers.models import Customer, Saga, SagaStep, SyncRequest, SyncState
+from customers.models import Customer, Saga, SagaStep, SyncState
 from customers.sagas.answers import customer_answer, undone_answer, undone_document
+from customers.sagas.forgetting import create_forget
 from customers.sagas.lease import saga_locked
 from customers.sagas.run import Run, SagaRefused
 from customers.services import customer_create, customer_delete, customer_update
@@ -132,19 +133,15 @@ def _undone(run: Run) -> Ended:
     saga.steps.filter(kind=SagaStep.Kind.RESERVE, status__in=undone).update(status=Status.UNDONE, finished_at=Now())
     saga.steps.filter(status__in=[Status.WAITING, Status.RUNNING]).update(status=Status.SKIPPED, finished_at=Now())
     if saga.action == Saga.Action.CREATE:
-        # What was created was deleted there; such a row keeps late messages about it from being taken for news. A row
-        # without a record is kept for its requests alone, and stays the saga's.
-        gone = SyncState.objects.filter(saga=saga)
-        SyncRequest.objects.filter(state__saga=saga).update(body={}, fields={})
-        gone.update(status=SyncState.Status.DELETED, dirty_at=None, base=None, base_hash="", lease_until=None)
-        gone.filter(remote_id__isnull=False).update(saga=None)
+        create_forget(saga)
     else:
         states_free(saga)
     _end(saga, Saga.Status.UNDONE)
+    # Of a create, what it says of a person is out of it by now.
     document = undone_document(saga, list(saga.steps.order_by("number")))
     Saga.objects.filter(pk=saga.pk).update(failure=document)
     saga.failure = document
-    answer = undone_answer(document)
+    answer = undone_answer(saga, document)
     _complete(saga, answer)
     return Ended(saga, answer)
 

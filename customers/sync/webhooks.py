@@ -31,6 +31,7 @@ ERASED_BODY: Final = {"erased": True}
 """What is left of the body of a webhook about somebody who was erased."""
 
 _BATCH: Final = 200
+_UNMADE: Final = "made by a protected change that was undone"
 
 # One statement, since the other side waits for its answer. Two deliveries at the same moment meet at the unique index:
 # one row is there, and the other delivery gets none back.
@@ -131,6 +132,7 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
     def work() -> list[str]:
         # Those of an integration that is not configured now wait until it is again.
         pending = Webhook.objects.pending().filter(integration__in=list(settings.INTEGRATIONS))
+        is_emptied = False
         batch = list(pending.select_for_update(skip_locked=True).order_by("id")[:limit])
         if not batch:
             return []
@@ -143,12 +145,13 @@ def webhooks_process_once(*, limit: int = _BATCH) -> int:
             webhook.processed_at = Now()
             if verdicts.is_erased(webhook):
                 webhook.payload = ERASED_BODY
+                is_emptied = True
         poked = sorted(verdicts.poked)
         if poked:
             SyncState.objects.filter(pk__in=poked).look_again(priority=Priority.WEBHOOK)
             verdicts.write_causes()
         columns = ["outcome", "reason", "caused_by", "processed_at"]
-        Webhook.objects.bulk_update(batch, [*columns, "payload"] if verdicts.erased else columns)
+        Webhook.objects.bulk_update(batch, [*columns, "payload"] if is_emptied else columns)
         return [verdicts.cause(webhook)[0] for webhook in batch]
 
     found = run_in_transaction(work)
@@ -203,12 +206,15 @@ class _Verdicts:
         return verdict
 
     def is_erased(self, webhook: Webhook) -> bool:
-        """Whether a message is about somebody who was erased here."""
-        if not self.erased:
-            return False
+        """Whether a message is about somebody who was erased here, or who never came to be: their create was undone."""
         key = (webhook.integration, self._integration(webhook.integration).account, webhook.livemode, webhook.remote_id)
         state = self._by_remote.get(key)
-        return self._reference(webhook) in self.erased or (state is not None and state.customer_id in self.erased)
+        if webhook.reason == _UNMADE or self._reference(webhook) in self.erased:
+            return True
+        if state is None:
+            return False
+        is_nobody = state.customer_id is None and state.status == SyncState.Status.DELETED
+        return is_nobody or state.customer_id in self.erased
 
     def request_behind(self, webhook: Webhook) -> SyncRequest | None:
         """The request of ours that a webhook tells of, if it is one."""
@@ -242,7 +248,7 @@ class _Verdicts:
             return _Verdict(reason="deleted there, and never known here")
         creator = self._creator(webhook, key)
         if creator is not None and creator.customer_id is None and not self._is_wanted(creator):
-            return _Verdict(reason="made by a protected change that was undone")
+            return _Verdict(reason=_UNMADE)
         if creator is not None:
             # Our own create, whose answer is not in yet: importing it would make a second customer.
             return _Verdict(frozenset({creator.pk}))

@@ -51,7 +51,7 @@ class Command(BaseCommand):
         rows = Drift.objects.filter(status=options["status"]).order_by("-pk")
         if options["kind"]:
             rows = rows.filter(kind=options["kind"])
-        documents = [drift_document(row) for row in rows[: options["limit"]]]
+        documents = [drift_document(row, readable=True) for row in rows[: options["limit"]]]
         lines = [_line(one) for one in documents] or ["No difference is there."]
         self._print(documents, lines, options)
         if documents and options["status"] == Drift.Status.OPEN:

@@ -1,0 +1,82 @@
+"""Forgetting whom an undone create was about: there is no customer to erase, so nothing of a person may be left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from django.db.models import Q
+
+from customers.models import Saga, SyncRequest, SyncState, Webhook
+from customers.sync.webhooks import ERASED_BODY
+from outbox.masking import MASK
+
+# Shorter values would be found in words that say nothing of anybody.
+_SHORTEST: Final = 4
+_EMAIL: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
+
+
+def create_forget(saga: Saga) -> None:
+    """Take the person out of everything that a create leaves when it is undone, in the transaction that ends it.
+
+    What was created was deleted there; such a row keeps late messages about it from being taken for news. A row
+    without a record is kept for its requests alone, and stays the saga's. Messages that come later are not kept
+    either: the rows are locked here before the messages are looked for, and whoever works on one finds the row deleted.
+
+    Args:
+        saga: with its values; its failure is changed in place and is to be saved.
+    """
+    states = list(SyncState.objects.filter(saga=saga).select_for_update(no_key=True).order_by("id"))
+    gone = SyncState.objects.filter(pk__in=[state.pk for state in states])
+    gone.update(
+        status=SyncState.Status.DELETED, dirty_at=None, base=None, base_hash="", lease_until=None, last_error_message=""
+    )
+    gone.filter(remote_id__isnull=False).update(saga=None)
+    requests = SyncRequest.objects.filter(state__in=states)
+    requests.update(body={}, fields={})
+    _webhooks_empty(states)
+    known = list(_values(saga.values))
+    for row in (*requests.exclude(error_message=""), *saga.steps.exclude(error_message="")):
+        row.error_message = text_masked(row.error_message, known)
+        row.save(update_fields=["error_message"])
+    saga.failure = _masked(saga.failure or {}, known)
+
+
+def text_masked(text: str, known: Iterable[str]) -> str:
+    """A text without these values, in any case, and without anything that looks like an e-mail address."""
+    words = sorted({re.escape(word) for word in known if len(word) >= _SHORTEST}, key=len, reverse=True)
+    found = re.sub("|".join(words), MASK, text, flags=re.IGNORECASE) if words else text
+    return _EMAIL.sub(MASK, found)
+
+
+def _webhooks_empty(states: list[SyncState]) -> None:
+    # By the index webhook_by_remote_id.
+    about = Q(pk__in=[])
+    for state in states:
+        if state.remote_id:
+            about |= Q(integration=state.integration, remote_id=state.remote_id)
+    processed = Webhook.objects.filter(about, processed_at__isnull=False)
+    processed.exclude(payload=ERASED_BODY).update(payload=ERASED_BODY)
+
+
+def _masked(document: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
+    """A problem whose texts, which may quote the integration, are masked."""
+    failed = dict(document.get("failed") or {})
+    if failed.get("message"):
+        failed["message"] = text_masked(failed["message"], known)
+    said = {**document, "failed": failed} if failed else dict(document)
+    if said.get("detail"):
+        said["detail"] = text_masked(said["detail"], known)
+    return said
+
+
+def _values(said: Any) -> Iterator[str]:
+    if isinstance(said, Mapping):
+        said = list(said.values())
+    if isinstance(said, list):
+        for one in said:
+            yield from _values(one)
+    elif isinstance(said, str):
+        yield said
+        yield from said.split()
