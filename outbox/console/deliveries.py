@@ -62,7 +62,7 @@ class DeliveryAdmin(RecordAdmin):
     )
     list_display_links = ("id",)
     list_filter = (("state", WordsFilter),)
-    search_fields = ("id", "event_id", "fingerprint")
+    search_fields = ("id", "event_id")
     search_help_text = "Id of the delivery or of the event, or the fingerprint of what is open, whole"
     ordering = ("-id",)
     defer_in_list = ("envelope", "traceback", "message")
@@ -84,7 +84,7 @@ class DeliveryAdmin(RecordAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         found, distinct = super().get_search_results(request, queryset, search_term)
         if len(search_term.strip()) == 32:
-            # A fingerprint: by the index of what is open.
+            # A fingerprint: by the index of what is open. Asked for beside ids it would be looked for in all rows.
             return queryset.filter(fingerprint=search_term.strip(), state__in=OPEN), False
         return found, distinct
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection, transaction
 from django.test import Client
 
 from operations.models import AuditEntry
@@ -116,6 +117,17 @@ def test_it_finds_what_is_open_by_its_kind(dead: Delivery, staff_client: MakeCli
 
     assert [row.pk for row in found] == [dead.pk]
     assert list(none) == []
+
+
+@pytest.mark.parametrize("term", ["257", "nothing-like-it", "0" * 32])
+def test_it_searches_by_indexes_alone(dead: Delivery, staff_client: MakeClient, term: str) -> None:
+    found = staff_client("viewer").get("/admin/outbox/delivery/", {"q": term}).context["cl"].queryset
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        plan = found.explain() if not found.query.is_empty() else ""
+
+    assert "Seq Scan" not in plan
+    assert "Index Scan Backward using outbox_delivery_pkey" not in plan
 
 
 @pytest.mark.feature("D11")
