@@ -26,6 +26,7 @@ from outbox.consuming.messages import Record
 from outbox.consuming.worker import ConsumerWorker
 from outbox.models import InboxMessage, ParkedMessage, StoredEvent
 from outbox.relay import relay_until_idle
+from outbox.status import EventStatus, wait_for
 from projections.runner import projections_run_once
 from projections.verifying import projection_verify
 from tests.outbox.database import database_url
@@ -122,13 +123,14 @@ def test_each_order_is_shipped_once_although_consumers_and_relays_are_killed(set
         orders += placed(40)
         until(lambda: shipped() == len(orders))
         until(lambda: projections_run_once() == 0)
+        for event in StoredEvent.objects.filter(topic="orders").values_list("id", flat=True):
+            assert wait_for(event, "kafka", 60) is EventStatus.PROCESSED
     finally:
         for one in running:
             one.send_signal(signal.SIGKILL)
             one.wait(10)
 
     told: dict[str, list[object]] = {}
-    relay_until_idle()
     for key, value, sequence in records("orders", set(orders), 3 * len(orders)):
         seen = told.setdefault(key, [])
         # As consumers do: what is not above the last number came before.
