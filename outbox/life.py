@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 import orjson
 from django.db import connection
 from django.urls import reverse
 
+from operations.identifiers import uuid_of
 from operations.life.sources import CORRELATION, SHOWN, Entry, LifeSource, Name, Subject, Term, Thread, Told, first_of
 from outbox.console.records import TONES
 from outbox.events import NAME_LENGTH
@@ -160,7 +160,7 @@ def _events_named(term: Term) -> list[Subject]:
     events = StoredEvent.objects.only("id", "type", "correlation_id", "uid")
     if text.isascii() and text.isdigit() and len(text) < 19:
         found = events.filter(pk=int(text))
-    elif (uid := _uuid(text)) is not None:
+    elif (uid := uuid_of(text)) is not None:
         # By outbox_event_uid.
         found = events.filter(uid=uid)
     else:
@@ -226,7 +226,7 @@ def _links(event: LivedEvent) -> list[Name]:
 def _cause(event: LivedEvent) -> list[Name]:
     """What caused it, where that is an event: its number or uid."""
     cause = event.causation_id
-    return [Name(EVENT, cause)] if cause.isdigit() or _uuid(cause) is not None else []
+    return [Name(EVENT, cause)] if cause.isdigit() or uuid_of(cause) is not None else []
 
 
 def _delivery(event: LivedEvent, one: SubscriberStatus, row: Delivery | None) -> Entry:
@@ -268,10 +268,3 @@ def _attempt(event: LivedEvent, one: DeliveryAttempt, row: Delivery | None) -> E
 
 def _delivery_url(row: Delivery | None) -> str:
     return "" if row is None else reverse("admin:outbox_delivery_change", args=[row.pk])
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

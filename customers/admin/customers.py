@@ -26,6 +26,7 @@ from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, RecordAdmin, badge, json_block, number_of, record_link, words
+from operations.identifiers import uuid_of
 from operations.life.sources import Name
 from operations.overview import Tone
 
@@ -124,7 +125,7 @@ class CustomerAdmin(RecordAdmin):
         if not term or not isinstance(queryset, CustomerQuerySet):
             return queryset, False
         # One index each, tried in turn: joined by OR they would read the whole table.
-        if (row_id := _uuid(term)) is not None:
+        if (row_id := uuid_of(term)) is not None:
             return queryset.filter(pk=row_id), False
         if "@" in term:
             return queryset.with_email(term), False
@@ -283,10 +284,3 @@ _DANGEROUS: Final[dict[str, tuple[str, Callable[[UUID, str], bool], str]]] = {
     "delete_for_good": ("Delete {} for good?", _deleted, "Deleted"),
     "erase": ("Erase the personal data of {}?", _erased, "Erased"),
 }
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -19,6 +19,7 @@ from customers.integrations import Fields, Integration, RemoteRecord
 from customers.models import Customer, Saga, SyncState
 from customers.reconciling.conf import reconcile_settings
 from customers.sync.fields import fields_make, root_of
+from operations.identifiers import uuid_of
 
 # The states of a page with their customers, by the unique index of remote ids. The columns are read as they are: a
 # whole account passes here, and model instances would cost three times as much.
@@ -114,10 +115,7 @@ def _sort_new(integration: Integration, new: Sequence[RemoteRecord], found: Comp
 
 def reference_of(record: RemoteRecord) -> UUID | None:
     """The customer that a record names, whether or not there is one."""
-    try:
-        return UUID(record.reference) if record.reference else None
-    except ValueError:
-        return None
+    return uuid_of(record.reference)
 
 
 def _rows(integration: Integration, ids: Sequence[str]) -> dict[str, Sequence[Any]]:

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from customers.models import Drift, SyncState
 from operations.audit import audit_record
-from operations.troubles.rows import ids_as_numbers
+from operations.troubles.rows import hours_of, ids_as_numbers
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource, register
 
 # By the partial index drift_open, newest first; bounded, whatever waits.
@@ -55,7 +55,7 @@ class OpenProposals(TroubleSource):
                 sample_id=str(row[7]),
                 code=row[2],
                 message=row[8],
-                hours=_hours(row[9]),
+                hours=hours_of(row[9]),
             )
             for row in rows
             if fingerprint is None or row[0] == fingerprint
@@ -108,10 +108,3 @@ def proposals_register() -> None:
 
 def _label(kind: str) -> Any:
     return dict(Drift.Kind.choices).get(kind, kind)
-
-
-def _hours(ago: Sequence[int] | None) -> tuple[int, ...]:
-    counts = [0] * 24
-    for one in ago or ():
-        counts[23 - min(23, max(0, one))] += 1
-    return tuple(counts)

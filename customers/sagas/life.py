@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
-from uuid import UUID
 
 from django.db.models import Prefetch
 from django.urls import reverse
 
 from customers.events import AGGREGATE
 from customers.models import Saga, SagaStep
+from operations.identifiers import uuids_of
 from operations.life.sources import CORRELATION, Entry, LifeSource, Name, Subject, Term, Thread, Told, first_of
 from operations.overview import Tone
 
@@ -30,7 +30,7 @@ class SagaLife(LifeSource):
 
     def recognise(self, term: Term) -> Sequence[Subject]:
         found = []
-        for saga in Saga.objects.filter(pk__in=_uuids([term.of(SAGA) or term.text])).defer("values"):
+        for saga in Saga.objects.filter(pk__in=uuids_of([term.of(SAGA) or term.text])).defer("values"):
             others = {Name(AGGREGATE, str(saga.customer_id))}
             if saga.correlation_id:
                 others.add(Name(CORRELATION, saga.correlation_id))
@@ -43,8 +43,8 @@ class SagaLife(LifeSource):
         rows = Saga.objects.defer("values").prefetch_related(steps)
         asked = [
             # By the primary key, and by the indexes saga_by_customer and saga_by_correlation.
-            first_of(rows.filter(pk__in=_uuids(thread.named(SAGA))), "id"),
-            first_of(rows.filter(customer_id__in=_uuids(thread.named(AGGREGATE))), "customer_id", "-id"),
+            first_of(rows.filter(pk__in=uuids_of(thread.named(SAGA))), "id"),
+            first_of(rows.filter(customer_id__in=uuids_of(thread.named(AGGREGATE))), "customer_id", "-id"),
             first_of(
                 rows.filter(correlation_id__in=thread.named(CORRELATION)).exclude(correlation_id=""), "correlation_id"
             ),
@@ -88,13 +88,3 @@ def _entries(saga: Saga) -> Iterator[Entry]:
             url=url,
             about=about,
         )
-
-
-def _uuids(texts: Sequence[str]) -> list[UUID]:
-    found = []
-    for text in texts:
-        try:
-            found.append(UUID(text))
-        except ValueError:
-            continue
-    return found

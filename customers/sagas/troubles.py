@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from customers.models import Saga
 from customers.sagas.retrying import sagas_retry
+from operations.identifiers import uuids_of
 from operations.troubles.rows import hours_of
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource, register
 
@@ -65,13 +66,13 @@ class StuckSagas(TroubleSource):
             action, _, code = fingerprint.partition("|")
             rows = rows.filter(action=action, last_error_code=code)
         if ids is not None:
-            rows = rows.filter(pk__in=_uuids(ids))
+            rows = rows.filter(pk__in=uuids_of(ids))
         if after:
-            rows = rows.filter(pk__lt=next(iter(_uuids([after])), UUID(int=0)))
+            rows = rows.filter(pk__lt=next(iter(uuids_of([after])), UUID(int=0)))
         return [_trouble(saga) for saga in rows.defer("values")[:limit]]
 
     def retry(self, *, ids: Sequence[str], actor: str, reason: str) -> Sequence[str]:
-        return [str(saga_id) for saga_id in sagas_retry(ids=_uuids(ids), actor=actor, reason=reason)]
+        return [str(saga_id) for saga_id in sagas_retry(ids=uuids_of(ids), actor=actor, reason=reason)]
 
 
 def troubles_register() -> None:
@@ -90,14 +91,3 @@ def _trouble(saga: Saga) -> Trouble:
         since=saga.updated_at,
         url=reverse("admin:customers_saga_change", args=[saga.pk]),
     )
-
-
-def _uuids(texts: Sequence[str]) -> list[UUID]:
-    """Ids as they are; what cannot be one names nothing."""
-    found: list[UUID] = []
-    for text in texts:
-        try:
-            found.append(UUID(text))
-        except ValueError:
-            continue
-    return found

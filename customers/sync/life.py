@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Final
-from uuid import UUID
 
 from django.db.models import QuerySet
 from django.urls import reverse
@@ -13,6 +12,7 @@ from django.urls import reverse
 from customers.events import AGGREGATE
 from customers.models import Customer, SyncRequest, SyncState, Webhook
 from operations.console import words
+from operations.identifiers import uuids_of
 from operations.life.sources import CORRELATION, Entry, LifeSource, Name, Subject, Term, Thread, Told, first_of
 from operations.overview import Tone
 from outbox.life import EVENT, LivedEvent, events_of
@@ -96,7 +96,7 @@ def _is_whole(thread: Thread) -> bool:
 def _states_of(thread: Thread) -> Sequence[SyncState]:
     rows = SyncState.objects.defer("base")
     # By the index of the foreign key, and by syncstate_by_remote_id.
-    linked, _ = first_of(rows.filter(customer__in=_uuids(thread.named(AGGREGATE))), "customer")
+    linked, _ = first_of(rows.filter(customer__in=uuids_of(thread.named(AGGREGATE))), "customer")
     remote, _ = first_of(rows.filter(remote_id__in=thread.named(REMOTE)), "remote_id")
     return list({state.pk: state for state in (*linked, *remote)}.values())
 
@@ -106,7 +106,7 @@ def _requests_of(thread: Thread) -> tuple[Sequence[SyncRequest], bool]:
     correlations = thread.named(CORRELATION)
     asked = [
         # By the indexes customers_syncrequest_key_uniq, syncrequest_by_correlation and syncrequest_by_state.
-        first_of(rows.filter(uid__in=_uuids(key.rpartition(":")[0] for key in thread.named(REQUEST))), "uid"),
+        first_of(rows.filter(uid__in=uuids_of(key.rpartition(":")[0] for key in thread.named(REQUEST))), "uid"),
         first_of(rows.filter(correlation_id__in=correlations).exclude(correlation_id=""), "correlation_id", "id"),
         first_of(rows.filter(state__in=[state.pk for state in states_of(thread)]), "state", "-id"),
     ]
@@ -120,7 +120,7 @@ def _next_request(thread: Thread, rows: QuerySet[SyncRequest]) -> Sequence[SyncR
     """The first request after an event whose own correlation id none carries: changes that come close together go out
     as one, under the id of the last of them."""
     event = _event_asked(thread)
-    ids = _uuids([event.aggregate_id]) if event is not None and event.aggregate_type == AGGREGATE else []
+    ids = uuids_of([event.aggregate_id]) if event is not None and event.aggregate_type == AGGREGATE else []
     if event is None or not ids or not event.correlation_id or event.origin not in ("api", "console", "import"):
         return []
     after = rows.filter(state__customer__in=ids, first_sent_at__gte=event.created_at)
@@ -133,7 +133,7 @@ def _event_asked(thread: Thread) -> LivedEvent | None:
 
 
 def _customers_named(term: Term) -> list[Subject]:
-    ids = _uuids([term.of(AGGREGATE) or term.text])
+    ids = uuids_of([term.of(AGGREGATE) or term.text])
     found = Customer.objects.filter(pk__in=ids).values_list("pk", flat=True)
     return [Subject(name=Name(AGGREGATE, str(pk)), title=f"Customer {pk}") for pk in found]
 
@@ -154,7 +154,7 @@ def _remotes_named(term: Term) -> list[Subject]:
 def _requests_named(term: Term) -> list[Subject]:
     """A request, by its idempotency key."""
     uid, _, generation = (term.of(REQUEST) or term.text).rpartition(":")
-    ids = _uuids([uid]) if generation.isascii() and generation.isdigit() and len(generation) < 5 else []
+    ids = uuids_of([uid]) if generation.isascii() and generation.isdigit() and len(generation) < 5 else []
     # By customers_syncrequest_key_uniq.
     found = SyncRequest.objects.filter(uid__in=ids, generation=int(generation) if ids else 0)[:1]
     return [
@@ -247,13 +247,3 @@ def _webhook(one: Webhook) -> Entry:
 
 def _customer(state: SyncState) -> list[Name]:
     return [Name(AGGREGATE, str(state.customer_id))] if state.customer_id else []
-
-
-def _uuids(texts: Iterable[str]) -> list[UUID]:
-    found = []
-    for text in texts:
-        try:
-            found.append(UUID(text))
-        except ValueError:
-            continue
-    return found

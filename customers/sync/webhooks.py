@@ -22,6 +22,7 @@ from customers.models import Erasure, Priority, Saga, SyncRequest, SyncState, We
 from customers.sync.fields import fields_hash, root_of
 from dbresilience.transactions import run_in_transaction
 from operations.correlation import correlation_id, correlations_named
+from operations.identifiers import uuid_of
 from operations.tracing import traceparent
 from outbox.wakeup import wake
 
@@ -194,7 +195,7 @@ class _Verdicts:
         self._by_customer |= {(s.integration, creates[s.saga_id]): s for s in states if s.saga_id in creates}
         self._in_flight = set(SyncRequest.objects.in_flight().filter(state__in=states).values_list("state", flat=True))
         # Requests of ours that caused a message, by their idempotency keys.
-        uids = {uid for _, key in self._read.values() if (uid := _uuid(key.rpartition(":")[0])) is not None}
+        uids = {uid for _, key in self._read.values() if (uid := uuid_of(key.rpartition(":")[0])) is not None}
         requests = SyncRequest.objects.filter(uid__in=uids).select_related("state") if uids else []
         self._requests = {request.key: request for request in requests}
 
@@ -312,7 +313,7 @@ class _Verdicts:
 
     def _reference(self, webhook: Webhook) -> UUID | None:
         record, _ = self._read[webhook.pk]
-        return _uuid(record.reference) if record is not None else None
+        return uuid_of(record.reference) if record is not None else None
 
     def _record(self, webhook: Webhook) -> tuple[RemoteRecord | None, str]:
         return self._integration(webhook.integration).webhook_record(webhook.payload)
@@ -329,10 +330,3 @@ def _not_ours(integration: Integration, message: RemoteMessage) -> str:
     if message.livemode != integration.livemode:
         return "live, but the key in use is a test key" if message.livemode else "a test, but the key in use is live"
     return ""
-
-
-def _uuid(text: Any) -> UUID | None:
-    try:
-        return UUID(str(text))
-    except ValueError:
-        return None
