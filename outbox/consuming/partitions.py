@@ -66,6 +66,8 @@ class Partitions:
         self.prefix = f"{config.topic_prefix}."
         self.mine: set[Place] = set()
         self.ended: set[Place] = set()
+        # Where to read on from, of partitions whose seek was refused: what comes of them before that is no order.
+        self._owed: dict[Place, int] = {}
         names = [f"{self.prefix}{topic}" for topic in topics]
         _topics_ensure(names, config)
         self.consumer = Consumer(_client(config, group, start_at) | {"error_cb": self._on_error})
@@ -82,6 +84,8 @@ class Partitions:
             ConfigurationError: the broker refuses us.
         """
         found: defaultdict[Place, list[Record]] = defaultdict(list)
+        for place in list(self._owed):
+            self._seek(place)
         first = self.consumer.poll(timeout)
         messages = [] if first is None else [first]
         if first is not None and most > 1:
@@ -101,8 +105,8 @@ class Partitions:
                 raise ConfigurationError(error.str(), code=error.name())
             else:
                 log.info("kafka_error", code=error.name())
-        # What was revoked within the same poll is another worker's.
-        return {place: records for place, records in found.items() if place in self.mine}
+        # What was revoked within the same poll is another worker's; what lies behind an owed seek comes once more.
+        return {place: records for place, records in found.items() if place in self.mine and place not in self._owed}
 
     def store(self, place: Place, offset: int) -> None:
         """Have everything before this offset committed soon."""
@@ -113,22 +117,24 @@ class Partitions:
             log.info("offset_not_stored", topic=place[0], partition=place[1], code=exc.args[0].name())
 
     def again(self, place: Place, offset: int) -> None:
-        """Fetch from there again.
-
-        Raises:
-            KafkaException: that is not possible, although the partition is ours.
-        """
+        """Fetch from there again; nothing later of the partition is given out before."""
         self.ended.discard(place)
-        try:
-            self.consumer.seek(TopicPartition(f"{self.prefix}{place[0]}", place[1], offset))
-        except KafkaException as exc:
-            log.info("seek_not_possible", topic=place[0], partition=place[1], code=exc.args[0].name())
-            if place in self.mine:
-                raise
+        if place in self.mine:
+            self._owed[place] = offset
+            self._seek(place)
 
     def close(self) -> None:
         """Commit what is stored and leave the group."""
         self.consumer.close()
+
+    def _seek(self, place: Place) -> None:
+        try:
+            self.consumer.seek(TopicPartition(f"{self.prefix}{place[0]}", place[1], self._owed[place]))
+        except KafkaException as exc:
+            # As while the fetcher of a partition is still starting: at the next fetch once more.
+            log.info("seek_not_possible", topic=place[0], partition=place[1], code=exc.args[0].name())
+        else:
+            del self._owed[place]
 
     def _assigned(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
         places = self._places(partitions)
@@ -140,6 +146,7 @@ class Partitions:
         self.mine -= places
         self.ended -= places
         for place in places:
+            self._owed.pop(place, None)
             self._on_revoked(place)
         log.info("partitions_revoked", group=self._group, partitions=sorted(places))
 

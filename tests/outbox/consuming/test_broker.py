@@ -36,7 +36,8 @@ MESSAGES, AGGREGATES = 1_000, 40
 class Workers:
     """Workers in processes of their own."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, said: Path) -> None:
+        self._said = said
         self._environment = {
             **os.environ,
             "DATABASE_URL": database_url(),
@@ -48,7 +49,8 @@ class Workers:
 
     def start(self) -> None:
         command = [sys.executable, "manage.py", "kafka_worker", "--group", GROUP, "--topics", "orders"]
-        self.alive.append(subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=subprocess.DEVNULL))
+        with self._said.open("a") as said:
+            self.alive.append(subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=said))
 
     def end(self, one: subprocess.Popen[bytes], with_signal: int) -> int:
         self.alive.remove(one)
@@ -60,15 +62,18 @@ class Workers:
 
 
 @pytest.fixture
-def workers(settings: LazySettings) -> Iterator[Workers]:
+def workers(settings: LazySettings, tmp_path: Path) -> Iterator[Workers]:
     settings.KAFKA_TOPIC_PREFIX = f"t{secrets.token_hex(4)}"
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE effects (aggregate text, sequence bigint, event text,"
             " nth bigint GENERATED ALWAYS AS IDENTITY)"
         )
-    found = Workers(settings.KAFKA_TOPIC_PREFIX)
+    said = tmp_path / "said"
+    found = Workers(settings.KAFKA_TOPIC_PREFIX, said)
     yield found
+    # Shown when the test failed.
+    print(said.read_text())
     for one in list(found.alive):
         found.end(one, signal.SIGKILL)
     with connection.cursor() as cursor:

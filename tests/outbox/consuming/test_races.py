@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from django.db import connection
 
 from outbox.consuming.hand import Hand
 from outbox.consuming.inbox import messages_handle
 from outbox.consuming.messages import Message
+from outbox.errors import OutageError
 from outbox.models import InboxMessage, ParkedMessage
 from tests.outbox.consuming.conftest import Book, Kafka
 from tests.outbox.consuming.test_redriving import record
@@ -74,3 +77,36 @@ def test_it_halves_until_a_message_that_kills_its_worker_stands_alone_and_parks_
     assert not offsets
     assert (parked.offset, parked.state, parked.code, parked.attempts) == (killer, "retrying", "worker_died", 1)
     assert len(book.lines) == 99
+
+
+class _Refuses:
+    """A consumer that refuses to seek, as while the fetcher of a partition is still starting."""
+
+    def __init__(self, consumer: Any, times: int) -> None:
+        self._consumer, self._left = consumer, times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def seek(self, partition: Any) -> None:
+        if self._left:
+            self._left -= 1
+            raise KafkaException(KafkaError(KafkaError._STATE))
+        self._consumer.seek(partition)
+
+
+def test_nothing_is_passed_by_when_the_broker_refuses_to_go_back(
+    kafka: Kafka, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a handler needs is away, with messages in hand that can't be fetched again at once."""
+    monkeypatch.setattr("outbox.consuming.worker.RECOVERY_SECONDS", (0.0, 0.0))
+    away = [OutageError("The bank does not answer.", code="bank_away")] * 2
+    book.fails = lambda message: away.pop() if away else None
+    worker = kafka.worker()
+    worker.partitions.consumer = _Refuses(worker.partitions.consumer, times=3)
+    for sequence in range(1, 6):
+        kafka.send("a", sequence)
+
+    worker.run(lambda: len(book.lines) == 5)
+
+    assert book.of("a") == [1, 2, 3, 4, 5]
