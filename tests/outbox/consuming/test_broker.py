@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ class Workers:
     """Workers in processes of their own."""
 
     def __init__(self, prefix: str, said: Path) -> None:
-        self._said = said
+        self.said = said
         self._environment = {
             **os.environ,
             "DATABASE_URL": database_url(),
@@ -49,14 +49,24 @@ class Workers:
 
     def start(self) -> None:
         command = [sys.executable, "manage.py", "kafka_worker", "--group", GROUP, "--topics", "orders"]
-        with self._said.open("a") as said:
+        with self.said.open("a") as said:
             self.alive.append(subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=said))
+
+    def until(self, condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+        """Wait; what the workers said besides their work is told when that takes too long."""
+        ends = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > ends:
+                lines = [line[:600] for line in self.said.read_text().splitlines() if "message_handled" not in line]
+                states = [one.poll() for one in self.alive]
+                pytest.fail("\n".join([f"only {_effects()} effects, exit statuses {states}", *lines[-30:]]))
+            time.sleep(0.05)
 
     def end(self, one: subprocess.Popen[bytes], with_signal: int) -> int:
         self.alive.remove(one)
         if with_signal == signal.SIGTERM:
             # One that is still starting ends as any process does; it has nothing in hand.
-            _until(lambda: _catches(one.pid, signal.SIGTERM))
+            self.until(lambda: _catches(one.pid, signal.SIGTERM))
         one.send_signal(with_signal)
         return one.wait(30)
 
@@ -69,11 +79,8 @@ def workers(settings: LazySettings, tmp_path: Path) -> Iterator[Workers]:
             "CREATE TABLE effects (aggregate text, sequence bigint, event text,"
             " nth bigint GENERATED ALWAYS AS IDENTITY)"
         )
-    said = tmp_path / "said"
-    found = Workers(settings.KAFKA_TOPIC_PREFIX, said)
+    found = Workers(settings.KAFKA_TOPIC_PREFIX, tmp_path / "said")
     yield found
-    # Shown when the test failed.
-    print(said.read_text())
     for one in list(found.alive):
         found.end(one, signal.SIGKILL)
     with connection.cursor() as cursor:
@@ -93,7 +100,7 @@ def test_each_message_has_its_effect_once_whatever_dies_and_whoever_joins(
     workers.start()
     clean: list[int] = []
     for turn in range(3):
-        _until(lambda turn=turn: _effects() > (turn + 1) * MESSAGES // 8)  # type: ignore[misc]
+        workers.until(lambda turn=turn: _effects() > (turn + 1) * MESSAGES // 8)  # type: ignore[misc]
         if turn == 1:
             _produce(servers, topic, MESSAGES // 2, MESSAGES)
         victim = chance.choice(workers.alive)
@@ -104,7 +111,7 @@ def test_each_message_has_its_effect_once_whatever_dies_and_whoever_joins(
             workers.end(victim, signal.SIGKILL)
         workers.start()
 
-    _until(lambda: _effects() >= MESSAGES, seconds=60)
+    workers.until(lambda: _effects() >= MESSAGES)
     time.sleep(1)
 
     with connection.cursor() as cursor:
@@ -149,10 +156,3 @@ def _catches(pid: int, number: int) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(status.partition("SigCgt:")[2].split()[0], 16)
     return bool(caught >> (number - 1) & 1)
-
-
-def _until(condition: object, *, seconds: float = 40.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < ends, f"only {_effects()} effects"
-        time.sleep(0.05)
