@@ -13,10 +13,11 @@ from outbox.cursors import SETTLE_SECONDS, Cursors
 from outbox.delivering import Halted, deliver_in_transaction
 from outbox.errors import ErrorClass
 from outbox.events import Event
-from outbox.failures import failures_record, first_of_each_aggregate, successes_record, those_through
+from outbox.failures import Failed, failures_record, successes_record
 from outbox.gates import Gate
 from outbox.leases import HeldLane
 from outbox.naming import batch_named, each_named
+from outbox.passing import Outcome, delivered
 from outbox.reading import LaneRead, lanes_read
 from outbox.settling import Count, Move, lane_start, lanes_count, lanes_move, settling
 from outbox.subscribers import Failure
@@ -108,7 +109,7 @@ class Batches:
         if not reads:
             return 0
         events = sorted(event for read in reads for event in read.events if event.aggregate not in read.held.blocked)
-        failures: list[Failure] | None
+        outcome: Outcome | None
         started = 0
         if reads[0].held.strikes and len(events) == 1:
             started = lane_start(self._worker.name, reads[0].held)
@@ -116,31 +117,32 @@ class Batches:
                 self._worker.leases.drop([reads[0].held.lane])
                 return 0
         if started > CRASHES:
-            failures = [Failure(events[0], ErrorClass.CRASH, CRASHED_CODE, CRASHED_MESSAGE)]
-            self._cursors.book(reads, failures, head)
+            failure = Failure(events[0], ErrorClass.CRASH, CRASHED_CODE, CRASHED_MESSAGE)
+            outcome = Outcome.without_call(self._worker, failure)
+            self._cursors.book(reads, outcome, head)
         elif self._worker.subscriber.transactional:
-            failures = self._deliver_inside(reads, events, head)
+            outcome = self._deliver_inside(reads, events, head)
         else:
-            failures = self._worker.deliver_outside(events)
-            if failures is None:
+            outcome = delivered(self._worker, events, self._worker.deliver_outside)
+            if outcome is None:
                 # It raised and named no event: fewer and alone next time, until the event stands alone.
                 for read in reads:
                     read.held.strikes += 1
                 return 1
-            self._cursors.book(reads, failures, head)
+            self._cursors.book(reads, outcome, head)
         if events:
             name, seconds = self._worker.name, self._worker.call_seconds
             log.info(
                 "events_processed",
                 subscriber=name,
-                failed=len(failures),
+                failed=outcome.failures,
                 duration_ms=round(seconds * 1000, 1),
                 **batch_named(events),
             )
             each_named("event_processed", name, events)
-        return self._worker.conclude(events, failures)
+        return self._worker.conclude(events, outcome.halting)
 
-    def _deliver_inside(self, reads: Sequence[LaneRead], events: Sequence[Event], head: int) -> list[Failure]:
+    def _deliver_inside(self, reads: Sequence[LaneRead], events: Sequence[Event], head: int) -> Outcome:
         """Deliver in the transaction that moves the cursors, after the fence: effect and cursor commit together."""
         name, leases = self._worker.name, self._worker.leases
         counts = Counter(event.lane for event in events)
@@ -149,36 +151,33 @@ class Batches:
             with settling(self._worker.lease_seconds):
                 kept = lanes_move(name, moves)
                 mine = [event for event in events if event.lane in kept]
-                failures = self._inside(mine)
-                through = those_through(mine, failures)
-                if failures:
-                    self._correct(mine, through, failures)
-                    failures_record(self._worker.handling, [self._worker.failed(failure) for failure in failures])
-                if self._worker.keeps_successes:
-                    successes_record(self._worker.handling, self._worker.successes(through))
+                outcome = delivered(self._worker, mine, self._inside)
+                through = outcome.through(mine)
+                if outcome.failed:
+                    self._correct(mine, through, outcome.failed)
+                    failures_record(self._worker.handling, outcome.failed)
+                successes_record(self._worker.handling, outcome.successes(through))
         except Halted as exc:
-            return exc.for_all(events)
+            return Outcome(halting=exc.for_all(events))
         leases.drop({read.held.lane for read in reads} - kept)
         for move in moves:
             if move.held.lane in kept:
                 self._cursors.settled(move.held, move.cursor)
-        for failure in failures:
-            leases.held[failure.event.lane].blocked.add(failure.event.aggregate)
-        self._worker.tally.add([event.topic for event in through], [failure.event.topic for failure in failures])
+        leases.block(outcome.failed)
+        self._worker.tally.add([event.topic for event in through], [one.failure.event.topic for one in outcome.failed])
         if through:
             self._worker.subscriber.after_commit(through)
-        return failures
+        return outcome
 
     def _inside(self, events: Sequence[Event]) -> list[Failure]:
         if not events:
             return []
         with self._worker.calling(events):
-            failures = deliver_in_transaction(self._worker.subscriber, events, self._worker.deadline())
-        return first_of_each_aggregate(failures)
+            return deliver_in_transaction(self._worker.subscriber, events, self._worker.deadline())
 
-    def _correct(self, events: Sequence[Event], through: Sequence[Event], failures: Sequence[Failure]) -> None:
+    def _correct(self, events: Sequence[Event], through: Sequence[Event], failed: Sequence[Failed]) -> None:
         """Correct the counters of the lanes, which were moved as if everything went through."""
         missed = Counter(event.lane for event in events)
         missed.subtract(event.lane for event in through)
-        failed = Counter(failure.event.lane for failure in failures)
-        lanes_count(self._worker.name, {lane: Count(processed=-missed[lane], errors=failed[lane]) for lane in failed})
+        errors = Counter(one.failure.event.lane for one in failed)
+        lanes_count(self._worker.name, {lane: Count(processed=-missed[lane], errors=errors[lane]) for lane in errors})

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
 from django.db import connection
 
-from outbox.failures import HALTING, failures_record, first_of_each_aggregate, successes_record
+from outbox.failures import Failed, failures_record, successes_record
 from outbox.leases import HeldLane
+from outbox.passing import Outcome
 from outbox.reading import LaneRead
 from outbox.settling import Move, lanes_move, settling
-from outbox.subscribers import Failure
 from outbox.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -48,43 +49,35 @@ class Cursors:
         """Whether something went through that is not written yet."""
         return any(held.cursor != held.settled for held in self._worker.leases.held.values())
 
-    def book(self, reads: Sequence[LaneRead], failures: Sequence[Failure], head: int) -> None:
+    def book(self, reads: Sequence[LaneRead], outcome: Outcome, head: int) -> None:
         """Take note of what became of a batch that was delivered outside of a transaction.
 
         A lane stops before the first event that an outage hit, and comes again from there on: what its later events
-        did does not count. The other failures become deliveries, one per aggregate.
+        did does not count. The other failures become deliveries.
 
         Args:
             reads: what was delivered; an aggregate on a detour was left out.
-            failures: what failed of it.
+            outcome: what became of it.
             head: of the log, before it was read.
         """
         stops: dict[int, int] = {}
-        for failure in failures:
-            if failure.error_class in HALTING:
-                lane, position = failure.event.lane, failure.event.position
-                stops[lane] = min(stops.get(lane, position), position)
+        for failure in outcome.halting:
+            lane, position = failure.event.lane, failure.event.position
+            stops[lane] = min(stops.get(lane, position), position)
         failed = [
-            failure
-            for failure in first_of_each_aggregate(failures)
-            if failure.error_class not in HALTING
-            and failure.event.position < stops.get(failure.event.lane, failure.event.position + 1)
+            one
+            for one in outcome.failed
+            if one.failure.event.position < stops.get(one.failure.event.lane, one.failure.event.position + 1)
         ]
-        behind = {failure.event.aggregate: failure.event.position for failure in failed}
+        errors = Counter(one.failure.event.lane for one in failed)
         topics: list[str] = []
         for read in reads:
             held, stop = read.held, stops.get(read.held.lane, read.last + 1)
-            through = [
-                event
-                for event in read.events
-                if event.position < stop
-                and event.aggregate not in held.blocked
-                and event.position < behind.get(event.aggregate, stop)
-            ]
+            events = [event for event in read.events if event.position < stop and event.aggregate not in held.blocked]
+            through = outcome.through(events)
             held.processed += len(through)
             topics += [event.topic for event in through]
-            if self._worker.keeps_successes:
-                held.successes += self._worker.successes(through)
+            held.successes += outcome.successes(through)
             if held.lane in stops:
                 held.cursor = max(held.cursor, stop - 1)
                 held.outages += 1
@@ -93,12 +86,12 @@ class Cursors:
             else:
                 held.cursor = read.reach(head)
                 held.outages = 0
-            held.errors += sum(failure.event.lane == held.lane for failure in failed)
-        self._worker.tally.add(topics, [failure.event.topic for failure in failed])
+            held.errors += errors[held.lane]
+        self._worker.tally.add(topics, [one.failure.event.topic for one in failed])
         if failed:
             self.settle([read.held for read in reads], failed)
 
-    def settle(self, lanes: Iterable[HeldLane], failed: Sequence[Failure] = ()) -> None:
+    def settle(self, lanes: Iterable[HeldLane], failed: Sequence[Failed] = ()) -> None:
         """Write the cursors of lanes that moved, and failures that they pass; lanes that are lost are dropped."""
         moved = [held for held in lanes if held.cursor != held.settled]
         if not moved:
@@ -107,19 +100,18 @@ class Cursors:
         moves = [Move(held, held.cursor, held.processed, held.errors) for held in moved]
         with settling(self._worker.lease_seconds, lazy=not failed):
             kept = lanes_move(name, moves)
-            mine = [failure for failure in failed if failure.event.lane in kept]
+            mine = [one for one in failed if one.failure.event.lane in kept]
             successes_record(
                 self._worker.handling, [one for held in moved if held.lane in kept for one in held.successes]
             )
-            dead = failures_record(self._worker.handling, [self._worker.failed(failure) for failure in mine])
+            dead = failures_record(self._worker.handling, mine)
         lost = {held.lane for held in moved} - kept
         if lost:
             log.warning("lanes_lost", subscriber=name, lanes=len(lost))
             leases.drop(lost)
         for held in moved:
             self.settled(held, held.cursor)
-        for failure in mine:
-            leases.held[failure.event.lane].blocked.add(failure.event.aggregate)
+        leases.block(mine)
         if mine:
             log.warning("deliveries_failed", subscriber=name, failed=len(mine), dead=dead)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from outbox.failures import Succeeded
+from outbox.failures import Failed, Succeeded
 from outbox.lanes import LANES
 
 # A lease is free when it has run out or was given back. A lane that is taken from somebody who did not give it back
@@ -162,6 +162,12 @@ class LaneLeases:
         """Forget lanes that are lost."""
         for lane in list(lanes):
             self.held.pop(lane, None)
+
+    def block(self, failed: Iterable[Failed]) -> None:
+        """Take note of the detours that failures have begun."""
+        for one in failed:
+            if not one.passed:
+                self.held[one.failure.event.lane].blocked.add(one.failure.event.aggregate)
 
     def forget(self) -> None:
         """Forget all lanes without a word to the database, after its connection was lost."""

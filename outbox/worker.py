@@ -118,10 +118,16 @@ class Worker:
 
     def lease_lasts(self) -> bool:
         """Whether a call that takes its whole time would still end before our leases do; renews them first."""
-        needed = self.subscriber.call_seconds + LEASE_MARGIN_SECONDS
-        if self.leases.remaining() < needed:
+        if not self._call_fits():
             self.leases.renew()
-        return self.leases.remaining() >= needed
+        return self._call_fits()
+
+    def may_follow(self) -> bool:
+        """Whether another call may be made at once after one, as far as gate and leases are known."""
+        return self.gate is Gate.OPEN and self._call_fits()
+
+    def _call_fits(self) -> bool:
+        return self.leases.remaining() >= self.subscriber.call_seconds + LEASE_MARGIN_SECONDS
 
     def deadline(self) -> Deadline:
         """By when a call that starts now must have ended."""
