@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache, partial
+from operator import itemgetter
+from typing import Any, Final
 
 from django.db import connection
 
 from outbox.events import Event
 from outbox.lanes import LANES
-from outbox.reading import _EVENT as EVENT_COLUMNS
+from outbox.reading import COLUMNS
 
 # The next places of each lane, merged up to the lowest last place of any lane that came back full: beyond it that lane
 # may hold a smaller position that was not read. A lane that came back short is read to its end, and everything below
@@ -26,14 +29,29 @@ WITH places AS MATERIALIZED (
   SELECT min(last) AS position
     FROM (SELECT max(position) AS last FROM places GROUP BY lane HAVING count(*) = %(most)s) AS full_lanes
 )
-SELECT l.position, e.id, e.uid::text, l.lane, {EVENT_COLUMNS}
+SELECT l.position, e.id, {{uid_text}}, l.lane, {{columns}}
   FROM (SELECT * FROM places WHERE position <= COALESCE((SELECT position FROM bound), %(upto)s)
          ORDER BY position LIMIT %(limit)s) AS l
  CROSS JOIN LATERAL (SELECT * FROM outbox_event WHERE id = l.event_id LIMIT 1) AS e
 """  # noqa: S608 - constants only
 
 END: Final = 2**63 - 1
+DETAILS: Final = (
+    "uid_text",
+    "headers_text",
+    "origin",
+    "correlation_id",
+    "causation_id",
+    "traceparent",
+    "created_text",
+)
+"""Fields of an event that are read on demand: together they take as long to write out and to parse as all others."""
+
+_position: Final = itemgetter(0)
+_lane: Final = itemgetter(Event._fields.index("lane"))
 _PAYLOAD: Final = Event._fields.index("payload_text")
+# ``Event._make`` without its frame of Python, which takes as long as all the rest of it.
+_event: Final[Callable[[Any], Event]] = partial(tuple.__new__, Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +72,13 @@ class OrderedRead:
 
 
 def ordered_read(
-    *, after: int, limit: int, topics: Collection[str] | None, upto: int = END, per_lane: int | None = None
+    *,
+    after: int,
+    limit: int,
+    topics: Collection[str] | None,
+    upto: int = END,
+    per_lane: int | None = None,
+    details: Collection[str] | None = None,
 ) -> OrderedRead:
     """The events after a position, in the order of the log; nothing that is visible is left out in between.
 
@@ -64,6 +88,7 @@ def ordered_read(
         topics: the payloads of other topics are not read, and their events not returned; None wants all.
         upto: the last position that is wanted.
         per_lane: places of one lane at a time; None takes a little more than a lane's share of ``limit``.
+        details: those of ``DETAILS`` that are wanted, the others are None; None wants all.
     """
     most = min(limit, per_lane or default_per_lane(limit))
     values = {
@@ -74,11 +99,22 @@ def ordered_read(
         "topics": sorted(topics) if topics is not None else None,
     }
     with connection.cursor() as cursor:
-        cursor.execute(ORDERED_SQL, values)
+        cursor.execute(_statement(None if details is None else frozenset(details)), values)
         rows = cursor.fetchall()
-    rows.sort()
-    events = [Event._make(row) for row in rows if row[_PAYLOAD] is not None]
-    return OrderedRead(events, rows[-1][0] if rows else after, len(rows), len(rows) < limit and most <= len(rows))
+    rows.sort(key=_position)
+    events = [_event(row) for row in rows if row[_PAYLOAD] is not None]
+    # The lane that bounds the reading has all of its places below the bound.
+    crowded = most <= len(rows) < limit and max(Counter(map(_lane, rows)).values()) == most
+    return OrderedRead(events, rows[-1][0] if rows else after, len(rows), crowded)
+
+
+@lru_cache(maxsize=64)
+def _statement(details: frozenset[str] | None) -> str:
+    def column(name: str, sql: str) -> str:
+        return sql if details is None or name in details or name not in DETAILS else "NULL"
+
+    columns = ", ".join(column(name, sql) for name, sql in COLUMNS.items())
+    return ORDERED_SQL.format(uid_text=column("uid_text", "e.uid::text"), columns=columns)
 
 
 def default_per_lane(limit: int) -> int:

@@ -14,12 +14,26 @@ from outbox.leases import HeldLane
 
 # An event is fetched by its id for each place of the log (LIMIT 1 keeps the planner from joining the tables as a
 # whole). Payloads of topics that the subscriber did not ask for are left where they are; its cursor passes them.
-_EVENT: Final = """
-e.topic, e.type, e.aggregate_type, e.aggregate_id, e.sequence, e.schema_version,
-CASE WHEN %(topics)s::text[] IS NULL OR e.topic = ANY (%(topics)s::text[]) THEN e.payload::text END,
-e.headers::text, e.origin, e.correlation_id, e.causation_id, e.traceparent,
-to_char(e.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-"""
+COLUMNS: Final = {
+    "topic": "e.topic",
+    "type": "e.type",
+    "aggregate_type": "e.aggregate_type",
+    "aggregate_id": "e.aggregate_id",
+    "sequence": "e.sequence",
+    "schema_version": "e.schema_version",
+    "payload_text": (
+        "CASE WHEN %(topics)s::text[] IS NULL OR e.topic = ANY (%(topics)s::text[]) THEN e.payload::text END"
+    ),
+    "headers_text": "e.headers::text",
+    "origin": "e.origin",
+    "correlation_id": "e.correlation_id",
+    "causation_id": "e.causation_id",
+    "traceparent": "e.traceparent",
+    "created_text": """to_char(e.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""",
+}
+"""The columns of an event's row, by the names and in the order of the last fields of ``Event``."""
+
+_EVENT: Final = ", ".join(COLUMNS.values())
 LANES_SQL: Final = f"""
 SELECT l.position, e.id, e.uid::text, l.lane, {_EVENT}
   FROM unnest(%(lanes)s::smallint[], %(cursors)s::bigint[], %(limits)s::int[]) AS k (lane, after, most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from django.db import Error, OperationalError, connection, transaction
@@ -17,6 +18,8 @@ from projections.projection import Batch, Projection
 MESSAGE_LENGTH: Final = 1_000
 TRACEBACK_LENGTH: Final = 8_000
 Aggregate = tuple[str, str]
+
+_kind: Final = attrgetter("type", "schema_version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ def events_apply(projection: Projection, build_id: int, events: Sequence[Event])
 
 def those_through(events: Iterable[Event], failures: Sequence[Failed]) -> list[Event]:
     """The events that neither failed nor wait behind one of their aggregate that did."""
+    if not failures:
+        return list(events)
     stops = {failure.event.aggregate: failure.event.position for failure in failures}
     return [event for event in events if event.position < stops.get(event.aggregate, event.position + 1)]
 
@@ -64,7 +69,7 @@ def those_through(events: Iterable[Event], failures: Sequence[Failed]) -> list[E
 def _known(projection: Projection, events: Sequence[Event]) -> tuple[list[Event], list[Failed]]:
     """Those of a type and version that the projection knows, and the first of each aggregate that is not."""
     types = projection.types
-    if types is None:
+    if types is None or all(version <= types.get(type_, version - 1) for type_, version in set(map(_kind, events))):
         return list(events), []
     stopped: set[Aggregate] = set()
     known, failures = [], []

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from outbox.conf import retention_settings
+from outbox.ordered import DETAILS
 from projections.beginning import has_bootstrap
 from projections.conf import projection_settings
 from projections.projection import Projection
@@ -43,6 +44,10 @@ def check_projections(**_: Any) -> list[checks.CheckMessage]:
             found.append(
                 checks.Error(f"{projection} is keyed and cannot forget a row.", hint=hint, id="projections.E005")
             )
+        if unknown := (projection.reads or frozenset()) - frozenset(DETAILS):
+            hint = f"reads may name {', '.join(DETAILS)}."
+            text = f"{projection} reads {', '.join(sorted(unknown))}, which no event has."
+            found.append(checks.Error(text, hint=hint, id="projections.E007"))
         found += _retention_warnings(projection)
     return found
 

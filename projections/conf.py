@@ -12,7 +12,8 @@ class ProjectionSettings:
     """How read models are kept up to date.
 
     Attributes:
-        batch_size: events at a time (``PROJECTIONS_BATCH_SIZE``, 2000).
+        batch_size: events at a time (``PROJECTIONS_BATCH_SIZE``, 2000); up to four times as many while a read model is
+            far behind and its batches are quick.
         lease_seconds: how long a read model stays with a runner that gives no sign (``PROJECTIONS_LEASE_SECONDS``, 10);
             a dead runner's read models rest that long.
         stale_seconds: a read model that did not move for that long while events wait is not healthy

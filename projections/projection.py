@@ -79,7 +79,10 @@ class Projection:
         ignores_unknown_types: whether events of types that are not in ``types`` are passed over instead.
         keyed_by: the aggregate type, if each row belongs to one aggregate and follows from its events alone. Such rows
             can be computed anew one aggregate at a time; see ``forget``.
-        batch_size: events at a time; None takes PROJECTIONS_BATCH_SIZE.
+        reads: those of ``outbox.ordered.DETAILS`` that it looks at, as in ``frozenset({"origin"})``; the others may be
+            None, which makes reading about a third cheaper. None reads all.
+        batch_size: events at a time, never more; None takes PROJECTIONS_BATCH_SIZE, and more of them while it is far
+            behind.
         compensations: functions by name that an operator may choose in place of an event that cannot be applied. Each
             is called with a batch of that one event, in the transaction that lets its aggregate go on.
     """
@@ -91,6 +94,7 @@ class Projection:
     types: ClassVar[Mapping[str, int] | None] = None
     ignores_unknown_types: ClassVar[bool] = False
     keyed_by: ClassVar[str | None] = None
+    reads: ClassVar[frozenset[str] | None] = None
     batch_size: ClassVar[int | None] = None
 
     def apply(self, batch: Batch) -> None:

@@ -17,7 +17,9 @@ from django.db.models.functions import Now
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import ProblemError
+from outbox.ordered import ordered_read
 from outbox.reading import places_between
+from projections.batches import batch_apply
 from projections.beginning import build_begin
 from projections.builds import LOCK_KEY, HeldBuild, build_make, build_release
 from projections.models import Build, BuildState
@@ -25,7 +27,6 @@ from projections.models.build import FED
 from projections.projection import Table
 from projections.registry import projection_named
 from projections.resetting import build_retire
-from projections.runner import batch_apply
 from projections.tables import tables_drop, views_point
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ CLOSE: Final = 20_000
 
 SWITCH_TRIES: Final = 20
 _FREEZE_SECONDS: Final = 30.0
+_AT_ONCE: Final = 5_000
 
 # Whoever holds them loses both builds; a batch that is under way is waited for.
 SEIZE_SQL: Final = """
@@ -276,8 +278,11 @@ def _catch_up(held: HeldBuild, upto: int) -> None:
     """Bring a build whose row is locked to a position, in the current transaction."""
     if upto - held.cursor > CLOSE and places_between(held.cursor, upto, CLOSE + 1) > CLOSE:
         raise NotCaughtUp(f"It is more than {CLOSE} events behind.")
-    while held.cursor < upto and batch_apply(held, limit=5_000, seconds=_FREEZE_SECONDS, upto=upto).places:
-        pass
+    while held.cursor < upto:
+        read = ordered_read(after=held.cursor, limit=_AT_ONCE, topics=held.projection.topics, upto=upto)
+        if not read.places:
+            return
+        batch_apply(held, read, limit=_AT_ONCE, seconds=_FREEZE_SECONDS)
 
 
 def _compare(table: Table, old: int, new: int) -> TableComparison:

@@ -17,10 +17,10 @@ from outbox.events import Event
 from outbox.reading import Waiting, aggregates_read
 from outbox.retention import log_is_whole
 from projections.applying import Aggregate, events_apply
+from projections.batches import aggregates_waiting
 from projections.models import Build
 from projections.projection import Batch, Projection
 from projections.retries import passed_over
-from projections.runner import aggregates_waiting
 
 _ALL: Final = 2**31 - 1
 

@@ -12,31 +12,19 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from django.db import Error, connection
 
-from outbox.events import Event
-from outbox.ordered import END, OrderedRead, default_per_lane, ordered_read
+from outbox.ordered import END, OrderedRead, default_per_lane
 from outbox.sequencing import Sequencer
 from outbox.subscribers import Deadline
-from projections.applying import Aggregate, Failed, events_apply, those_through
-from projections.builds import (
-    HeldBuild,
-    Progress,
-    build_claim,
-    build_fenced,
-    build_mark,
-    build_move,
-    build_release,
-    build_start,
-    builds_ensure,
-)
+from projections.batches import batch_apply
+from projections.builds import HeldBuild, build_claim, build_mark, build_release, builds_ensure
 from projections.conf import projection_settings
-from projections.errors import ErrorClass, LeaseLost, UnknownProjection
-from projections.failures import failures_record
-from projections.measuring import batch_measure
+from projections.errors import LeaseLost, UnknownProjection
+from projections.log_reader import LogReader, Stretch, session_prepare
 from projections.models import Build
 from projections.projection import Projection
 from projections.registry import projection_named
@@ -44,16 +32,12 @@ from projections.retries import retries_serve
 
 log = structlog.get_logger(__name__)
 
-CRASHES: Final = 3
-CRASHED: Final = ("worker_died", "Workers died while they applied this event.")
+GROWTH: Final = 4
+"""Batches of a build that is far behind grow to that many times PROJECTIONS_BATCH_SIZE: what a batch costs beside its
+events, and the wait for the disk at its end, is shared by more of them."""
 
-# Those of a batch's aggregates that wait on a detour.
-WAITING_SQL: Final = """
-SELECT d.aggregate_type, d.aggregate_id
-  FROM unnest(%(types)s::text[], %(ids)s::text[]) AS k (aggregate_type, aggregate_id)
-  JOIN projections_detour d
-    ON d.build_id = %(build)s AND d.aggregate_type = k.aggregate_type AND d.aggregate_id = k.aggregate_id
-"""
+SWIFT: Final = 0.05
+"""Only a batch that took no longer than that share of the lease is followed by a larger one."""
 
 
 class BuildRunner:
@@ -64,18 +48,24 @@ class BuildRunner:
         build_id: of the build.
         owner: name of this runner, different from all others; None takes that of this thread, so that what an error
             made it forget is its own again at once.
+        reader: reads the log, for several runners of this thread; None reads for each step alone.
     """
 
-    def __init__(self, projection: Projection, build_id: int, *, owner: str | None = None) -> None:
+    def __init__(
+        self, projection: Projection, build_id: int, *, owner: str | None = None, reader: LogReader | None = None
+    ) -> None:
         config = projection_settings()
         self.projection = projection
         self.build_id = build_id
-        self._batch = projection.batch_size or config.batch_size
+        self._least = projection.batch_size or config.batch_size
+        self._most = projection.batch_size or config.batch_size * GROWTH
+        self._limit = self._least
+        self._crowding = 1
+        self._took = 0.0
         self._seconds = config.lease_seconds
         self._owner = owner or _own_name()
         self._held: HeldBuild | None = None
-        self._per_lane = default_per_lane(self._batch)
-        self._session: object = None
+        self._reader = reader
 
     @property
     def held(self) -> HeldBuild | None:
@@ -89,7 +79,7 @@ class BuildRunner:
             return False
         if self._held.strikes:
             # The batch that a worker died of began here, and had no more than so many.
-            self._held.careful = self._batch
+            self._held.careful = self._most
         return True
 
     def release(self) -> None:
@@ -113,8 +103,8 @@ class BuildRunner:
         if held is None:
             raise LeaseLost("The build was never claimed.")
         try:
-            self._prepare_session()
-            done = retries_serve(held, batch=self._batch, seconds=self._seconds) if held.detours else 0
+            session_prepare()
+            done = retries_serve(held, batch=self._least, seconds=self._seconds) if held.detours else 0
             done += self._next(held, upto)
             if not connection.in_atomic_block:
                 build_mark(held)
@@ -125,102 +115,27 @@ class BuildRunner:
             raise
 
     def _next(self, held: HeldBuild, upto: int) -> int:
-        limit = max(1, self._batch >> min(2 * held.strikes, 30))
-        read = batch_apply(held, limit=limit, per_lane=min(limit, self._per_lane), seconds=self._seconds, upto=upto)
-        # A hot aggregate fills its lane alone: more places of a lane at a time, until that was enough.
-        self._per_lane = min(self._batch, self._per_lane * 2) if read.crowded else default_per_lane(self._batch)
+        limit = max(1, self._most >> min(2 * held.strikes, 30)) if held.strikes else self._limit
+        stretch = Stretch(self.projection.topics, held.cursor, limit, self._per_lane(limit), upto)
+        reader = self._reader or LogReader([self.projection])
+        read = reader.read(stretch)
+        self._adapt(read, limit)
+        if self._reader is not None and not held.strikes and stretch.is_read_by(read):
+            reader.begin(stretch.following(read, self._limit, self._per_lane(self._limit)))
+        began = time.monotonic()
+        batch_apply(held, read, limit=limit, seconds=self._seconds)
+        self._took = time.monotonic() - began
         return read.places
 
-    def _prepare_session(self) -> None:
-        if connection.connection is None or connection.connection is not self._session:
-            # Plans of wide reads look costly enough to be compiled, which takes longer than to run them.
-            with connection.cursor() as cursor:
-                cursor.execute("SET jit = off")
-            self._session = connection.connection
+    def _adapt(self, read: OrderedRead, limit: int) -> None:
+        # A hot aggregate fills its lane alone: more places of a lane at a time, until that was enough.
+        self._crowding = self._crowding * 2 if read.crowded else 1
+        behind = read.places >= limit or read.crowded
+        swift = self._took <= self._seconds * SWIFT
+        self._limit = min(self._most, self._limit * 2) if behind and swift else self._least
 
-
-def batch_apply(
-    held: HeldBuild, *, limit: int, seconds: float, per_lane: int | None = None, upto: int = END
-) -> OrderedRead:
-    """Apply the next events and move the checkpoint, in one transaction or a savepoint of the current one.
-
-    Args:
-        held: the build; its checkpoint is moved here as well.
-        limit: positions at most.
-        seconds: length of the lease, which this renews.
-        per_lane: places of one lane at a time.
-        upto: the last position to apply.
-
-    Raises:
-        LeaseLost: somebody else has claimed the build; nothing of the batch was kept.
-        django.db.Error: the database is in trouble; nothing of the batch was kept.
-    """
-    projection = held.projection
-    read = ordered_read(after=held.cursor, limit=limit, topics=projection.topics, per_lane=per_lane, upto=upto)
-    if read.reached == held.cursor:
-        return read
-    calm = held.careful <= read.places or read.places < limit
-    kills = _kills(held, read)
-    began = time.monotonic()
-    with build_fenced(held, seconds=seconds):
-        events = _unblocked(held, read.events) if held.detours else read.events
-        if kills and events:
-            failures = [Failed(events[0], ErrorClass.POISON, *CRASHED)]
-        else:
-            failures = events_apply(projection, held.id, events) if events else []
-        through = those_through(events, failures)
-        manual = failures_record(projection, held.id, failures)
-        last = read.events[-1] if read.events else None
-        progress = Progress(
-            read.reached,
-            len(through),
-            len(failures),
-            last.id if last else None,
-            last.type if last else None,
-            calm=calm,
-        )
-        build_move(held, progress, seconds=seconds)
-        if events:
-            batch_measure(held.id, events=len(through), failures=len(failures), seconds=time.monotonic() - began)
-    held.cursor = read.reached
-    held.detours = held.detours or bool(failures)
-    held.careful = 0 if calm else held.careful - read.places
-    held.strikes = 0 if calm else held.strikes
-    if failures:
-        log.warning(
-            "projection_events_failed", projection=projection.name, build=held.id, failed=len(failures), manual=manual
-        )
-    return read
-
-
-def aggregates_waiting(build_id: int, aggregates: set[Aggregate]) -> set[Aggregate]:
-    """Those of the aggregates whose events wait behind one that failed."""
-    if not aggregates:
-        return set()
-    ordered = sorted(aggregates)
-    values: dict[str, Any] = {
-        "build": build_id,
-        "types": [one[0] for one in ordered],
-        "ids": [one[1] for one in ordered],
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(WAITING_SQL, values)
-        return {(row[0], row[1]) for row in cursor.fetchall()}
-
-
-def _kills(held: HeldBuild, read: OrderedRead) -> bool:
-    """Whether the one event that was read has cost too many workers their life; counted before it is tried again."""
-    if not held.strikes or len(read.events) != 1:
-        return False
-    started = build_start(held)
-    if started == 0:
-        raise LeaseLost(LeaseLost.__doc__)
-    return started > CRASHES
-
-
-def _unblocked(held: HeldBuild, events: list[Event]) -> list[Event]:
-    waiting = aggregates_waiting(held.id, {event.aggregate for event in events})
-    return [event for event in events if event.aggregate not in waiting]
+    def _per_lane(self, limit: int) -> int:
+        return min(limit, default_per_lane(limit) * self._crowding)
 
 
 class _Thread(threading.local):
@@ -260,8 +175,11 @@ def projections_run_once(*, seconds: float = 5.0, only: str | None = None) -> in
     """
     deadline = Deadline.after(seconds)
     _thread.sequencer.sequence_once()
-    runners = [_runner(build) for build in builds_ensure() if only in (None, build.projection)]
-    active = [runner for runner in runners if runner is not None and runner.claim()]
+    builds = [build for build in builds_ensure() if only in (None, build.projection)]
+    known = [(build.pk, projection) for build in builds if (projection := _listed(build)) is not None]
+    reader = LogReader(projection for _, projection in known)
+    runners = [BuildRunner(projection, pk, reader=reader) for pk, projection in known]
+    active = [runner for runner in runners if runner.claim()]
     done, trouble = 0, None
     try:
         while active and deadline.remaining():
@@ -281,7 +199,9 @@ def projections_run_once(*, seconds: float = 5.0, only: str | None = None) -> in
                         active.remove(runner)
                         runner.release()
             _thread.sequencer.sequence_once()
+            reader.turn()
     finally:
+        reader.close()
         with suppress(Error):
             for runner in active:
                 runner.release()
@@ -292,8 +212,8 @@ def projections_run_once(*, seconds: float = 5.0, only: str | None = None) -> in
     return done
 
 
-def _runner(build: Build) -> BuildRunner | None:
+def _listed(build: Build) -> Projection | None:
     try:
-        return BuildRunner(projection_named(build.projection, build.version), build.pk)
+        return projection_named(build.projection, build.version)
     except UnknownProjection:
         return None

@@ -26,6 +26,7 @@ class CustomerActivity(Projection):
     topics = frozenset({TOPIC})
     tables = (Table("customers_activity", key=("day", "type", "origin"), columns=("events",)),)
     types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1, ERASED: 1}
+    reads: ClassVar[frozenset[str] | None] = frozenset({"origin", "created_text"})
 
     def apply(self, batch: Batch) -> None:
         counts = Counter((event.created_text[:10], event.type, event.origin) for event in batch)

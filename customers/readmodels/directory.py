@@ -71,6 +71,7 @@ class CustomerDirectory(Projection):
     )
     types: ClassVar[Mapping[str, int] | None] = {CREATED: 1, UPDATED: 1, DELETED: 1, ERASED: 1}
     keyed_by = AGGREGATE
+    reads: ClassVar[frozenset[str] | None] = frozenset({"origin"})
 
     def apply(self, batch: Batch) -> None:
         latest = {event.aggregate_id: event for event in batch}

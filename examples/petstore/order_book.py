@@ -68,6 +68,7 @@ class OrderBook(Projection):
     )
     types: ClassVar[Mapping[str, int] | None] = {"created": 1, "confirmed": 1, "shipped": 1}
     keyed_by = "order"
+    reads: ClassVar[frozenset[str] | None] = frozenset()
 
     def apply(self, batch: Batch) -> None:
         whole: dict[str, dict[str, Any]] = {}

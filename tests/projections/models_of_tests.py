@@ -11,6 +11,7 @@ from django.db import connection
 
 from outbox.events import Event
 from projections.projection import Batch, Projection, Rows, Table
+from projections.singly import SingleEventProjection, Statement
 
 SHAPES = """
 CREATE TABLE test_totals_shape (
@@ -118,3 +119,22 @@ class TotalsAgain(Totals):
     """The same with another version."""
 
     version = 2
+
+
+class TotalsSingly(SingleEventProjection):
+    """The same totals event by event, each with two statements that take turns."""
+
+    name = "totals"
+    topics = frozenset({"accounts"})
+    tables = Totals.tables
+    reads: ClassVar[frozenset[str] | None] = frozenset()
+    expected = Totals.expected
+
+    def handle(self, event: Event, batch: Batch) -> Iterable[Statement]:
+        table = batch.table(self.tables[0])
+        yield f"INSERT INTO {table} VALUES (%s, 0, 0) ON CONFLICT (account) DO NOTHING", [event.aggregate_id]
+        add = (
+            f"UPDATE {table} SET total = total + %(amount)s, last_sequence = %(sequence)s, tag = COALESCE(%(tag)s, tag)"
+            " WHERE account = %(account)s AND last_sequence < %(sequence)s"
+        )
+        yield add, {"tag": None, **event.payload, "sequence": event.sequence, "account": event.aggregate_id}
