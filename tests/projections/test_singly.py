@@ -19,8 +19,9 @@ def singly(shapes: None, settings: LazySettings) -> None:
 
 
 def prepared_statements() -> int:
+    """Of the build; its session may have those of others."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE %s", [f'%_{live().pk}"%'])
         found: int = cursor.fetchone()[0]
         return found
 
