@@ -110,7 +110,7 @@ def terminate(backends: list[int]) -> None:
     """End these sessions, and wait until they have ended."""
     with other_session() as session:
         session.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [backends])
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         # Asking pg_terminate_backend to wait takes a tenth of a second for each.
         while session.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY (%s)", [backends]).fetchone():
             assert time.monotonic() < until, "sessions do not end"

@@ -103,13 +103,15 @@ def test_it_ends_the_parents_sessions_with_the_parent() -> None:
         with pooled_alias() as wrapper:
             backends = fill(wrapper, 3)
             if os.fork() == 0:
-                time.sleep(5)
+                os.close(over)
+                os.read(waiting, 1)
                 os._exit(0)
             os.write(report, json.dumps(backends).encode())
             os.kill(os.getpid(), signal.SIGKILL)
         return []
 
     reading, report = os.pipe()
+    waiting, over = os.pipe()
     child = os.fork()
     if child == 0:
         parent()
@@ -117,11 +119,13 @@ def test_it_ends_the_parents_sessions_with_the_parent() -> None:
     backends = json.loads(os.read(reading, 4096))
     os.close(reading)
     os.close(report)
-    until = time.monotonic() + 4
+    until = time.monotonic() + 60
     with other_session() as session:
         while left := session.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY (%s)", [backends]).fetchall():
             if time.monotonic() > until:
                 break
+    os.close(over)
+    os.close(waiting)
 
     assert len(backends) == 3
     assert left == []

@@ -19,11 +19,29 @@ from pytest_django import Settings
 
 from operations import redis_connection
 from operations.caching import MomentaryCache
+from operations.redis_connection import PatientRedis
 from tests.outbox.conftest import publish_all
 from zenskar.sandbox import processes
 from zenskar.sandbox.redis import Redis
 
 pytestmark = pytest.mark.feature("A17")
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """How often Redis was waited for in vain: with time for a busy machine, and a back-off that outlives the test."""
+    found: list[Exception] = []
+    noted = PatientRedis._note_failure
+
+    def note(self: PatientRedis, exc: Exception) -> None:
+        found.append(exc)
+        noted(self, exc)
+
+    monkeypatch.setattr(redis_connection, "_shared", {})
+    monkeypatch.setattr(redis_connection, "TIMEOUT", 30.0)
+    monkeypatch.setattr(redis_connection, "BACK_OFF", 3600.0)
+    monkeypatch.setattr(PatientRedis, "_note_failure", note)
+    return found
 
 
 @pytest.fixture
@@ -34,7 +52,6 @@ def own_redis(settings: Settings, tmp_path: Any) -> Iterator[Redis]:
     server.wait_until_ready()
     settings.REDIS_URL = server.url
     yield server
-    redis_connection._shared.pop(server.url, None)
     server.stop()
 
 
@@ -70,7 +87,7 @@ def test_it_keeps_nothing_longer_than_its_time() -> None:
     kept, figure = cache(0.05), Figure()
     kept.get(figure.make)
     figure.value = 1
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 60
 
     while kept.get(figure.make) == {"value": 0}:
         assert time.monotonic() < ends
@@ -139,9 +156,14 @@ def test_it_is_right_after_redis_was_emptied(own_redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("how", ["away", "paused"])
-def test_it_does_without_redis_and_soon_waits_for_it_no_more(own_redis: Redis, how: str) -> None:
+def test_it_does_without_redis_and_waits_for_it_once(
+    own_redis: Redis, how: str, waits: list[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept, figure = cache(), Figure()
     kept.get(figure.make)
+    # The next connection is one with the product's patience.
+    monkeypatch.setattr(redis_connection, "TIMEOUT", 0.25)
+    redis_connection._shared.clear()
     pid = redis.Redis.from_url(own_redis.url).info("server")["process_id"]
     if how == "away":
         own_redis.stop()
@@ -149,28 +171,28 @@ def test_it_does_without_redis_and_soon_waits_for_it_no_more(own_redis: Redis, h
         os.kill(pid, signal.SIGSTOP)
     try:
         figure.value = 1
-        started = time.monotonic()
         kept.forget()
         answers = [kept.get(figure.make) for _ in range(20)]
-        seconds = time.monotonic() - started
     finally:
         if how == "paused":
             os.kill(pid, signal.SIGCONT)
 
     assert answers == [{"value": 1}] * 20
-    assert seconds < 2
+    assert len(waits) == 1
 
 
-def test_it_does_without_a_redis_that_accepts_and_says_nothing(settings: Settings) -> None:
+def test_it_does_without_a_redis_that_accepts_and_says_nothing(
+    settings: Settings, waits: list[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_connection, "TIMEOUT", 0.25)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.REDIS_URL = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         kept, figure = cache(), Figure()
-        started = time.monotonic()
 
         answers = [kept.get(figure.make) for _ in range(20)]
 
-        assert time.monotonic() - started < 2
     assert answers == [{"value": 0}] * 20
+    assert len(waits) == 1
 
 
 @pytest.mark.django_db(transaction=True)

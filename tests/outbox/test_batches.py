@@ -122,10 +122,9 @@ class Slow(Collector):
 
     def deliver(self, events: Sequence[Event], deadline: Deadline) -> list[Failure]:
         self.calls.append(len(events))
-        began, self.allowed = time.monotonic(), deadline.remaining()
+        self.allowed = deadline.remaining()
         while deadline.remaining():
             time.sleep(0.01)
-        self.took = time.monotonic() - began
         raise OutageError("Nobody answers.", code="no_answer")
 
 
@@ -140,7 +139,6 @@ def test_a_batch_has_a_time_limit(transactional_db: None, monkeypatch: pytest.Mo
     statuses = {event: one[0].status for event, one in events_statuses(ids).items()}
     assert slow.calls == [30]
     assert slow.allowed <= 0.2
-    assert slow.took < 1.0
     # The time was over, which is no fault of an event: all of them wait for the other side.
     assert set(statuses.values()) <= {EventStatus.PENDING, EventStatus.RETRYING, EventStatus.BLOCKED}
     assert Subscription.objects.get().breaker_failures == 1

@@ -111,7 +111,7 @@ def test_it_tries_the_first_time_after_one_second_by_the_clock(totals: type[Tota
         projections_run_once()
 
     assert early == 0
-    assert 0.9 < time.monotonic() - failed_at[0] < 3
+    assert time.monotonic() - failed_at[0] > 0.9
     assert Failure.objects.get().error_class == "transient"
 
 

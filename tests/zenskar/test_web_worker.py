@@ -31,6 +31,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     log = tmp_path_factory.mktemp("web") / "web.log"
     command = [sys.executable, "-m", "gunicorn", "-c", "zenskar/gunicorn_settings.py", "zenskar.wsgi"]
     command += ["--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", str(THREADS), "--graceful-timeout", "1"]
+    command += ["--keep-alive", "300"]
     command += ["--worker-class", f"{ImpatientWorker.__module__}.{ImpatientWorker.__name__}"]
     environment = {**os.environ, "HTTPS": "true", "DJANGO_SETTINGS_MODULE": "zenskar.settings"}
     process = processes.start(command, log=log, env=environment, cwd=ROOT)
@@ -68,14 +69,10 @@ def test_it_outlives_clients_that_fall_silent_in_the_body(port: int) -> None:
 
     with ExitStack() as stack:
         opened = [stack.enter_context(connect(port, HALF)) for _ in range(clients)]
-        begun = time.monotonic()
         answer = get(port, "/livez")
-        seconds = time.monotonic() - begun
         answers = [everything(client) for client in opened]
 
     assert answer.startswith(b"HTTP/1.1 200 ")
-    # They are dropped as many at a time as there are threads.
-    assert seconds < clients / THREADS * ImpatientWorker.silence + 3
     assert [one.partition(b"\r\n")[0] for one in answers] == [b"HTTP/1.1 408 Request Timeout"] * clients
 
 
@@ -92,49 +89,49 @@ def test_it_drops_clients_that_fall_silent_in_the_headers(port: int, begun: byte
 
 def test_it_answers_at_once_beside_clients_that_say_nothing(port: int) -> None:
     with ExitStack() as stack:
-        for _ in range(5 * THREADS):
-            stack.enter_context(connect(port))
-        begun = time.monotonic()
+        silent = [stack.enter_context(connect(port)) for _ in range(5 * THREADS)]
         answer = get(port, "/livez")
-        seconds = time.monotonic() - begun
+        # None of them had to be given up first.
+        for client in silent:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
 
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert seconds < 4
 
 
 @pytest.mark.parametrize("begun", [HALF, b"GET /livez HTTP/1.1\r\nX-Slow: "])
 def test_it_drops_a_client_that_sends_for_ever(port: int, begun: bytes) -> None:
-    started = time.monotonic()
+    started, dropped = time.monotonic(), False
 
     with connect(port, begun) as client:
         client.settimeout(0.2)
-        while time.monotonic() - started < 20:
+        while not dropped and time.monotonic() - started < 60:
             try:
                 client.sendall(b" ")
-                if not client.recv(65536):
-                    break
+                dropped = not client.recv(65536)
             except TimeoutError:
                 continue
             except (BrokenPipeError, ConnectionResetError):
-                break
+                dropped = True
 
-    seconds = time.monotonic() - started
-    assert ImpatientWorker.request_limit - 0.5 < seconds < ImpatientWorker.request_limit + 5
+    assert dropped
+    assert time.monotonic() - started > ImpatientWorker.request_limit - 0.5
 
 
 def test_it_waits_for_no_client_that_keeps_its_side_open(port: int) -> None:
     request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
     with ExitStack() as stack:
-        for _ in range(THREADS):
+        for _ in range(5 * THREADS):
             everything(stack.enter_context(connect(port, request)))
         begun = time.monotonic()
         answer = get(port, "/livez")
         seconds = time.monotonic() - begun
 
     assert answer.startswith(b"HTTP/1.1 200 ")
-    # gunicorn's own main loop would wait two seconds for each of them.
-    assert seconds < THREADS
+    # gunicorn's own main loop would wait two seconds for each of them, one after the other.
+    assert seconds < 5 * THREADS
 
 
 def test_it_takes_a_body_that_comes_in_pieces(port: int) -> None:
