@@ -2,7 +2,8 @@
 
 Loaded with ``-p tests.services`` (see pyproject.toml). Workers of pytest-xdist share the PostgreSQL (pytest-django
 makes each a database of its own) and the Redis (each takes a database number of its own) of the process that started
-them; each has a Kafka mock of its own. Runs that select tests marked ``kafka`` or ``chaos`` get a real broker instead:
+them; each has a Kafka mock of its own. The tables are made once, beside the collecting of tests: each worker copies
+them (see ``MIGRATED`` and conftest.py). Runs that select tests marked ``kafka`` or ``chaos`` get a real broker instead:
 the one in TEST_KAFKA_BOOTSTRAP_SERVERS, else one of their own. Nothing here ever touches what ``make run`` started, nor
 a server that the caller's environment names.
 """
@@ -17,7 +18,9 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from threading import Thread
 
+import psycopg
 import pytest
 
 from zenskar.sandbox import processes
@@ -28,6 +31,8 @@ from zenskar.sandbox.redis import Redis
 
 REAL_BROKER = re.compile(r"(?<!not )\b(kafka|chaos)\b")
 """A marker expression that selects tests which need a real broker."""
+
+ROOT = Path(__file__).resolve().parent.parent
 
 FOREIGN = (
     "DATABASE_",
@@ -46,6 +51,11 @@ FOREIGN = (
     "OTEL_",
 )
 """What a developer's own environment may hold, and no test may see."""
+
+MIGRATED = "zenskar_migrated"
+"""The database with all tables that workers copy."""
+MIGRATING_LOCK = 1
+"""The advisory lock of the database ``postgres`` that is held until MIGRATED is there, or could not be made."""
 
 # Byte code is kept between runs whatever the environment says: without it each run, and each worker, spends four
 # seconds on rewriting the asserts of pytest's plugins.
@@ -74,11 +84,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     )
     if options.help or options.version or options.collectonly or options.markers or options.showfixtures:
         return
-    _start_servers()
+    postgres = _start_servers()
+    if getattr(options, "numprocesses", None):
+        _migrate(postgres)
     _start_kafka(real=not options.markexpr or REAL_BROKER.search(options.markexpr) is not None)
 
 
-def _start_servers() -> None:
+def _start_servers() -> Postgres:
     folder = _folder()
     redis = Redis(port=processes.free_port(), log=folder / "redis.log")
     redis.start()
@@ -88,6 +100,27 @@ def _start_servers() -> None:
     postgres.start()
     redis.wait_until_ready()
     os.environ.update(DATABASE_URL=postgres.url, REDIS_URL=redis.url)
+    return postgres
+
+
+def _migrate(postgres: Postgres) -> None:
+    """Begin to make MIGRATED, in a process of its own."""
+    server, _, _ = postgres.url.rpartition("/")
+    session = psycopg.connect(f"{server}/postgres", autocommit=True)
+    session.execute("SELECT pg_advisory_lock(%s)", [MIGRATING_LOCK])
+    session.execute("CREATE DATABASE zenskar_migrating")
+    command = [sys.executable, "-m", "django", "migrate", "--verbosity=0"]
+    environment = {**os.environ, "DATABASE_URL": f"{server}/zenskar_migrating"}
+    environment |= {"DJANGO_SETTINGS_MODULE": "zenskar.settings", "LOG_LEVEL": "WARNING"}
+    process = processes.start(command, log=postgres.data.with_name("migrate.log"), env=environment, cwd=ROOT)
+
+    def finish() -> None:
+        # Where it fails the workers make their tables themselves, and show why that fails.
+        with session:
+            if process.wait() == 0:
+                session.execute(f"ALTER DATABASE zenskar_migrating RENAME TO {MIGRATED}")
+
+    Thread(target=finish, daemon=True).start()
 
 
 def _start_kafka(*, real: bool) -> None:

@@ -110,8 +110,8 @@ def test_it_shows_people_who_are_no_staff_nothing(staff_client: MakeClient, meth
 
 
 @pytest.mark.parametrize("state", ["unknown", "expired", "revoked", "altered"])
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_it_opens_nothing_to_a_key_that_is_not_good(state: str, method: str) -> None:
+def test_it_opens_nothing_to_a_key_that_is_not_good(state: str) -> None:
+    """Each address with every such key, and over all of them with every method."""
     issued = apikey_create(name="shop", scopes=Scope.values)
     authorization = issued.authorization
     match state:
@@ -124,8 +124,11 @@ def test_it_opens_nothing_to_a_key_that_is_not_good(state: str, method: str) -> 
         case "altered":
             authorization = authorization[:-1] + ("a" if authorization[-1] != "a" else "b")
     client = Client(headers={"authorization": authorization})
+    methods = ["GET", "POST", "DELETE"] * 2
+    first = ["unknown", "expired", "revoked", "altered"].index(state) % 3
 
-    for address in sorted(set(ALL) - OPEN - SIGNED - LOGIN):
+    for number, address in enumerate(sorted(set(ALL) - OPEN - SIGNED - LOGIN)):
+        method = methods[first + number % 3]
         assert_refused(client.generic(method, address, b"{}", content_type="application/json"), address)
 
 

@@ -13,8 +13,7 @@ from tests.customers.sync.interleaver import Life
 from tests.customers.sync.memory import MemoryIntegration, World
 
 SEED = int(os.environ.get("SYNC_MODEL_SEED", "20260711"))
-LIVES = int(os.environ.get("SYNC_MODEL_LIVES", "300"))
-SECONDS = float(os.environ.get("SYNC_MODEL_SECONDS", "12"))
+LIVES = int(os.environ.get("SYNC_MODEL_LIVES", "30"))
 LONG_SECONDS = float(os.environ.get("SYNC_MODEL_SECONDS", "120"))
 
 
@@ -29,14 +28,9 @@ def live(side: Side, seed: int, *, steps: int) -> Life:
 @pytest.mark.feature("G1", "G2", "G3", "G4", "C1")
 @pytest.mark.django_db
 def test_it_converges_and_loses_no_edit_in_any_interleaving(side: Side) -> None:
-    """Short lives, always the same; a slow machine lives fewer of them."""
-    started, count = time.monotonic(), 0
-
-    while count < LIVES and (count < 12 or time.monotonic() - started < SECONDS):
-        live(side, SEED + count, steps=8)
-        count += 1
-
-    print(f"{count} lives in {time.monotonic() - started:.1f} s")
+    """Short lives, as many everywhere and always the same; the long form below has new and longer ones."""
+    for number in range(LIVES):
+        live(side, SEED + number, steps=8)
 
 
 @pytest.mark.feature("G2", "C1")
