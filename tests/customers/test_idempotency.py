@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
@@ -24,9 +22,9 @@ from operations.idempotency.keys import HeldKey, Scope, answer_kept, answers_for
 from operations.keys import IssuedKey, apikey_create
 from operations.models import IdempotencyKey
 from outbox.models import StoredEvent
+from tests.children import child_run
 from tests.customers.races import in_threads
 from tests.operations.conftest import api, issued
-from tests.outbox.database import database_url
 
 __all__ = ["api", "issued"]
 pytestmark = [pytest.mark.feature("C10"), pytest.mark.django_db(transaction=True)]
@@ -253,32 +251,17 @@ def test_it_stops_a_request_that_was_taken_over_before_it_began(issued: IssuedKe
     taken.lock()
 
 
-# A web process of its own that kills itself: before the commit of the effect and its answer, or after it.
-DYING = """
-import os, signal, sys, django
-django.setup()
-from django.db import connection
-from django.test import Client
-from operations.idempotency import decorators
-from tests.customers.test_idempotency import send
-
-die = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "before":
-    decorators.answer_keep = die
-else:
-    decorators.answer_response = die
-send(Client(headers={"Authorization": sys.argv[1]}), "k")
-"""
-
-
 @pytest.mark.parametrize(("moment", "replayed"), [("before", False), ("after", True)])
 def test_it_gives_the_right_answer_after_its_process_was_killed(
     api: Client, issued: IssuedKey, moment: str, replayed: bool
 ) -> None:
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "zenskar.settings", "DATABASE_URL": database_url()}
-    ended = subprocess.run(
-        [sys.executable, "-c", DYING, issued.authorization, moment], env=environment, capture_output=True, timeout=60
-    )
+    def work() -> None:
+        # Before the commit of the effect and its answer, or after it.
+        last = "answer_keep" if moment == "before" else "answer_response"
+        setattr(decorators, last, lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL))
+        send(Client(headers={"Authorization": issued.authorization}), "k")
+
+    ended = child_run(work)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert Customer.objects.count() == (1 if replayed else 0)
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-from django import conf
 from django.core.management import call_command
 from pytest_django import Settings
 
@@ -25,49 +22,33 @@ from operations.long_actions.planning import operation_create
 from operations.long_actions.runner import operation_run, operations_run_once
 from operations.long_actions.steering import operation_start
 from operations.models import Operation
+from tests.children import child_run
 from tests.customers.maintenance.conftest import linked, run, unheard
 from tests.customers.stripe.conftest import StripeSide
 from tests.customers.sync.conftest import Died
-from tests.outbox.database import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.feature("G5", "H6", "C4")]
 
 LONG_AGO = "2020-01-01T00:00:00Z"
-# A worker of its own that kills itself after the first step of a kind, before the outcome of that step is recorded.
-WORKER = """
-import os, signal, sys, django
-django.setup()
-from customers.reconciling.steps import Steps
-from operations.long_actions.runner import operations_run_once
-
-take = Steps.take
-
-def dying(self, item):
-    outcome = take(self, item)
-    if item.data["step"] == sys.argv[1]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return outcome
-
-Steps.take = dying
-operations_run_once(budget=20)
-"""
 
 
 def killed_at(step: str) -> int:
-    """Let a worker come as far as a step of this kind; how it ended."""
+    """Let a worker of its own come as far as a step of this kind, and die before the outcome of that step is recorded;
+    how it ended."""
     Operation.objects.update(lease_until=LONG_AGO, next_step_at=LONG_AGO)
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "zenskar.settings",
-        "DATABASE_URL": database_url(),
-        "STRIPE_API_KEY": conf.settings.STRIPE_API_KEY,
-        "STRIPE_API_BASE": conf.settings.STRIPE_API_BASE,
-        "STRIPE_RATE_LIMIT": "10000",
-        "RECONCILE_GRACE": "0",
-        "RECONCILE_MIN_AGE": "0",
-    }
-    command = [sys.executable, "-c", WORKER, step]
-    return subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).returncode
+    take = Steps.take
+
+    def dying(self: Steps, item: Item) -> Outcome:
+        outcome = take(self, item)
+        if item.data["step"] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return outcome
+
+    def work() -> None:
+        Steps.take = dying  # type: ignore[method-assign]
+        operations_run_once(budget=20)
+
+    return child_run(work).returncode
 
 
 def dying_at(step: str) -> None:

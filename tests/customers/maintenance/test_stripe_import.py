@@ -4,48 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from typing import Any
 
 import pytest
-from django.conf import settings as configured
+from django.core.management import call_command
 from django.db import connection
 
 from customers.integrations import integration_get
 from customers.models import Conflict, Customer, Drift, ReconcileRun, SyncState
 from customers.reconciling.importing import records_import
+from customers.reconciling.steps import Steps
 from customers.services import customer_create
 from customers.sync.webhooks import webhooks_process_once
 from dbresilience.transactions import run_in_transaction
 from operations.models import AuditEntry, Operation
+from tests.children import child_run
 from tests.customers.maintenance.conftest import linked, run, unheard
 from tests.customers.races import in_threads
 from tests.customers.stripe.conftest import StripeSide
-from tests.outbox.database import database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.feature("G5")]
-
-# A process of its own that kills itself at its third page with anybody on it, before that page is recorded.
-DYING = """
-import os, signal, sys, django
-django.setup()
-from django.core.management import call_command
-from customers.reconciling.steps import Steps
-
-read, pages = Steps._compared, []
-
-def dying(self, page, same):
-    found = read(self, page, same)
-    pages.extend(page.records)
-    if len(pages) == 300:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return found
-
-Steps._compared = dying
-call_command("stripe_import")
-"""
 
 
 def test_it_takes_everybody_in_and_asks_nobody_twice(both: StripeSide) -> None:
@@ -128,16 +107,23 @@ def test_it_goes_on_where_it_was_killed(both: StripeSide) -> None:
     from zenskar.sandbox.stripe.dashboard import customers_fill
 
     customers_fill(both.sandbox, 450)
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "zenskar.settings",
-        "DATABASE_URL": database_url(),
-        "STRIPE_API_KEY": configured.STRIPE_API_KEY,
-        "STRIPE_API_BASE": configured.STRIPE_API_BASE,
-        "STRIPE_RATE_LIMIT": "10000",
-        "RECONCILE_GRACE": "0",
-    }
-    ended = subprocess.run([sys.executable, "-c", DYING], env=environment, capture_output=True, timeout=60, check=False)
+    read = Steps._compared
+
+    def work() -> None:
+        pages: list[Any] = []
+
+        def dying(self: Steps, page: Any, same: Any) -> Any:
+            found = read(self, page, same)
+            pages.extend(page.records)
+            if len(pages) == 300:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        # At its third page with anybody on it, before that page is recorded.
+        Steps._compared = dying  # type: ignore[method-assign]
+        call_command("stripe_import")
+
+    ended = child_run(work)
     kept = Customer.objects.count()
     Operation.objects.update(lease_until="2020-01-01T00:00:00Z", next_step_at="2020-01-01T00:00:00Z")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
+from functools import partial
 from typing import Any
 
 import pytest
+from django.test import Client
 from pytest_django import Settings
 
 from customers.models import Customer, Drift, Saga, SyncState, Webhook
+from customers.sagas import places
 from customers.sagas.beginning import Wanted, saga_begin
 from customers.sagas.running import saga_run
 from customers.stripe.client import stripe_client
@@ -21,12 +21,12 @@ from customers.stripe.integration import StripeIntegration
 from operations.keys import apikey_create
 from operations.models import IdempotencyKey, Lock
 from outbox.models import StoredEvent
+from tests.children import child_run
 from tests.customers.conftest import Api
 from tests.customers.maintenance.conftest import both, run
 from tests.customers.sagas.conftest import PROTECTED, nothing_is_left, saga_of, work_on
 from tests.customers.stripe.conftest import StripeSide, sandbox, stripe_server
 from tests.customers.sync.conftest import Died, dies_at
-from tests.outbox.database import database_url
 from zenskar.sandbox.stripe.core import StripeSandbox
 
 __all__ = ["both", "sandbox", "stripe_server"]
@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.feature("C11", "C14"), pytest.mark.django_db(transacti
 
 URL = "/api/v1/customers/"
 ADA = {"name": "Ada", "email": "ada@example.com"}
+# After the lease, with the request frozen, with Stripe's answer, with it written down, after the end, and never.
+BOUNDARIES = ("begun", "taken", "decided", "answered", "remote stripe done", "finished", "never")
 
 
 @pytest.fixture
@@ -47,20 +49,27 @@ def living(side: StripeSide) -> list[dict[str, Any]]:
     return [customer for customer in side.sandbox.customers.values() if not customer.get("deleted")]
 
 
+def create(boundary: str, number: int, authorization: str) -> None:
+    """A protected create whose process kills itself at a boundary."""
+
+    def die(name: str) -> None:
+        if name == boundary:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    places.saga_run = partial(saga_run, on_step=die)  # type: ignore[assignment]
+    client = Client(headers={"Authorization": authorization, "X-Use-Integrity-Protection": "true"})
+    key = {"Idempotency-Key": f"k{number}"}
+    answer = client.post(URL, {"name": f"Ada {number}"}, content_type="application/json", headers=key)
+    assert answer.status_code == 201
+
+
 @pytest.mark.feature("C5")
 def test_it_survives_the_kill_of_its_process_at_every_boundary(stripe_side: StripeSide, settings: Settings) -> None:
     issued = apikey_create(name="killed", scopes=["customers:write"], rate_limit=0)
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url(),
-        "DJANGO_SETTINGS_MODULE": "zenskar.settings",
-        "STRIPE_API_KEY": settings.STRIPE_API_KEY,
-        "STRIPE_API_BASE": settings.STRIPE_API_BASE,
-        "STRIPE_RATE_LIMIT": "10000",
-    }
-    command = [sys.executable, "-m", "tests.customers.sagas.killed", issued.authorization]
-    done = subprocess.run(command, env=environment, check=True, timeout=90, capture_output=True, text=True)
-    endings = json.loads(done.stdout.splitlines()[-1])
+    endings = [
+        child_run(partial(create, boundary, number, issued.authorization)).returncode
+        for number, boundary in enumerate(BOUNDARIES, 1)
+    ]
     killed = Saga.objects.open().count()
 
     work_on()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -16,9 +14,9 @@ from operations.locks.errors import LockLost, LockTaken
 from operations.locks.held import lock_held
 from operations.locks.rows import LockName, lock_check, lock_holder, locks_release, locks_take
 from operations.models import Lock
+from tests.children import child_run
 from tests.customers.races import in_threads, wait_until_somebody_waits_for_me
 from tests.operations.conftest import MakeClient, staff_client
-from tests.outbox.database import database_url
 
 __all__ = ["staff_client"]
 pytestmark = [pytest.mark.feature("C9"), pytest.mark.django_db(transaction=True)]
@@ -156,16 +154,11 @@ def test_a_lock_of_a_row_never_runs_out_and_one_of_a_process_does() -> None:
 
 
 def test_a_killed_holder_is_followed_when_its_time_is_over() -> None:
-    code = (
-        "import django; django.setup()\n"
-        "import os, signal\n"
-        "from operations.locks.held import lock_held\n"
-        "with lock_held('integration', 'stripe', seconds=600):\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    environment = {**os.environ, "DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "zenskar.settings"}
+    def work() -> None:
+        with lock_held("integration", "stripe", seconds=600):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    died = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
+    died = child_run(work)
     with pytest.raises(LockTaken), lock_held("integration", "stripe", seconds=30):
         pass
     run_out()

@@ -4,70 +4,60 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from django.db import connection
 
-from operations.long_actions.kinds import Batch
+from operations.long_actions.carrying_out import CarryingOut
+from operations.long_actions.kinds import Batch, Kind, Outcome
 from operations.long_actions.lease import Lease
 from operations.long_actions.runner import operations_run_once
 from operations.long_actions.steering import operation_cancel, operation_pause
 from operations.models import ItemState, Operation, OperationItem, OperationState
+from tests.children import child_run
 from tests.customers.races import in_threads
 from tests.operations.long_actions.acting import Acting, ActingOnce, ActingOutside, Held, acted, numbers_make
 from tests.operations.long_actions.conftest import started
-from tests.outbox.database import database_url
 
 pytestmark = pytest.mark.feature("H4", "C11")
-
-# A worker of its own that kills itself when it comes to item 25: before the effect, after it, or after the commit of
-# the batch that holds it.
-WORKER = """
-import os, signal, sys, django
-django.setup()
-from operations.long_actions import kinds
-from operations.long_actions.carrying_out import CarryingOut
-from operations.long_actions.runner import operations_run_once
-from tests.operations.long_actions import acting
-
-kind, moment = getattr(acting, sys.argv[1])(), sys.argv[2]
-carry_out, advance = kind.carry_out, CarryingOut._advance
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-
-def dying(batch):
-    mine = any(item.key == "25" for item in batch.items)
-    if mine and moment == "before":
-        die()
-    outcomes = carry_out(batch)
-    if mine and moment == "after":
-        die()
-    return outcomes
-
-def record(self, operation, outcomes, **more):
-    if moment == "committed" and operation.begun >= 25:
-        die()
-    return advance(self, operation, outcomes, **more)
-
-kind.carry_out = dying
-CarryingOut._advance = record
-kinds.register(kind)
-operations_run_once()
-"""
 
 
 class Died(BaseException):
     """Stands for a worker's death."""
 
 
-def killed_worker(kind: str, moment: str) -> None:
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "zenskar.settings", "DATABASE_URL": database_url()}
-    ended = subprocess.run(
-        [sys.executable, "-c", WORKER, kind, moment], env=environment, capture_output=True, text=True, timeout=60
-    )
+def killed_worker(kind: Kind, moment: str) -> None:
+    """A worker of its own that kills itself when it comes to item 25: before the effect, after it, or after the commit
+    of the batch that holds it."""
+    carry_out, advance = kind.carry_out, CarryingOut._advance
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(batch: Batch) -> Sequence[Outcome]:
+        is_mine = any(item.key == "25" for item in batch.items)
+        if is_mine and moment == "before":
+            die()
+        outcomes = carry_out(batch)
+        if is_mine and moment == "after":
+            die()
+        return outcomes
+
+    def record(self: CarryingOut, operation: Operation, outcomes: Any, **more: Any) -> Any:
+        if moment == "committed" and operation.begun >= 25:
+            die()
+        return advance(self, operation, outcomes, **more)
+
+    def work() -> None:
+        kind.carry_out = dying  # type: ignore[method-assign]
+        CarryingOut._advance = record  # type: ignore[method-assign]
+        operations_run_once()
+
+    ended = child_run(work)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
@@ -87,7 +77,7 @@ def test_it_does_everything_exactly_once_when_its_worker_is_killed(acting: Actin
     numbers_make(100)
     operation = started(up_to=100)
 
-    killed_worker("Acting", moment)
+    killed_worker(acting, moment)
     operation.refresh_from_db()
     assert operation.lease_owner
     assert 0 < operation.begun < 100
@@ -101,7 +91,7 @@ def test_it_does_everything_exactly_once_when_its_worker_is_killed(acting: Actin
 def test_it_repeats_what_was_started_where_that_is_harmless(outside: ActingOutside, moment: str, twice: bool) -> None:
     operation = started(outside.name, up_to=100)
 
-    killed_worker("ActingOutside", moment)
+    killed_worker(outside, moment)
     left = set(OperationItem.objects.filter(state=ItemState.STARTED).values_list("key", flat=True))
     run(operation)
 
@@ -116,7 +106,7 @@ def test_it_repeats_what_was_started_where_that_is_harmless(outside: ActingOutsi
 def test_it_leaves_to_a_person_what_may_have_been_done(once: ActingOnce) -> None:
     operation = started(once.name, up_to=100, stop_error_rate=1)
 
-    killed_worker("ActingOnce", "after")
+    killed_worker(once, "after")
     left = OperationItem.objects.filter(state=ItemState.STARTED).count()
     run(operation)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -18,27 +16,9 @@ from operations.long_actions.planning import operation_create
 from operations.long_actions.runner import operation_run, operations_run_once
 from operations.long_actions.steering import operation_start
 from operations.models import Operation, OperationItem
-from tests.outbox.database import database_url
+from tests.children import child_run
 
 pytestmark = [pytest.mark.feature("H4", "C11"), pytest.mark.django_db(transaction=True)]
-
-# A worker that kills itself at page 5: before the outcome of that page is recorded.
-WORKER = """
-import os, signal, django
-django.setup()
-from operations.long_actions import kinds
-from operations.long_actions.runner import operations_run_once
-from tests.operations.long_actions.test_growing import Pages
-
-class Dying(Pages):
-    def carry_out(self, batch):
-        if any(item.data["page"] == 5 for item in batch.items):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().carry_out(batch)
-
-kinds.register(Dying())
-operations_run_once()
-"""
 
 
 class Pages(Kind):
@@ -74,6 +54,15 @@ class Pages(Kind):
         return {"pages": operation.succeeded}
 
 
+class Dying(Pages):
+    """Kills its worker at page 5: before the outcome of that page is recorded."""
+
+    def carry_out(self, batch: Batch) -> Sequence[Outcome]:
+        if any(item.data["page"] == 5 for item in batch.items):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().carry_out(batch)
+
+
 @pytest.fixture
 def walk() -> Any:
     kinds.register(Pages())
@@ -91,10 +80,12 @@ def test_it_carries_out_what_its_items_lead_to_once_each(walk: Operation) -> Non
 
 
 def test_it_goes_on_with_the_page_at_which_its_worker_was_killed(walk: Operation) -> None:
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "zenskar.settings", "DATABASE_URL": database_url()}
-    ended = subprocess.run(
-        [sys.executable, "-c", WORKER], env=environment, capture_output=True, timeout=60, check=False
-    )
+    def work() -> None:
+        kinds.unregister(Pages.name)
+        kinds.register(Dying())
+        operations_run_once()
+
+    ended = child_run(work)
     walk.refresh_from_db()
     percent = progress_document(walk)["percent"]
 
