@@ -96,7 +96,7 @@ def judge(folder: Path, delivered: list[Delivered], faults: int) -> None:
 def test_it_loses_nothing_when_relays_die_and_writers_too(tmp_path: Path) -> None:
     faults = storm(
         tmp_path,
-        seconds=6,
+        seconds=4,
         writers=3,
         relays=2,
         suspend=4,

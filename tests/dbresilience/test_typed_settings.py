@@ -91,7 +91,6 @@ def test_it_reads_pairs_and_shows_none_of_them_when_it_cannot(settings: LazySett
     [
         ("DB_POOL_SIZE", "-1", "DB_POOL_SIZE must be between 0 and 1000, not -1."),
         ("DB_PROCESSES", "a few", "DB_PROCESSES must be a number, not 'a few'."),
-        ("OUTBOX_BATCH_SIZE", "2.5", "OUTBOX_BATCH_SIZE must be a whole number, not 2.5."),
         ("SYNC_LEASE", "1", "SYNC_LEASE must be between 20 and 3600, not 1."),
         ("LOGIN_ATTEMPTS", "0", "LOGIN_ATTEMPTS must be between 1 and 1000000, not 0."),
     ],

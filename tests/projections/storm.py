@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="at most")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--life", type=int, default=400, help="statements that a runner lives to see, at most")
     parser.add_argument("--maintain", action="store_true", help="replay and rebuild meanwhile")
     options = parser.parse_args(arguments)
 
@@ -90,7 +91,7 @@ class Storm:
         if pid:
             group[pid] = number
             return
-        os.environ["STORM_FOLDER"] = str(self.options.folder)
+        os.environ |= {"STORM_FOLDER": str(self.options.folder), "STORM_LIFE": str(self.options.life)}
         try:
             work(dice)
         except BaseException:  # noqa: BLE001 - written down, and the test fails
@@ -208,7 +209,7 @@ def run(dice: random.Random) -> None:
 
     from projections.runner import projections_run_once
 
-    with connection.execute_wrapper(_fatal(dice, 400)):
+    with connection.execute_wrapper(_fatal(dice, int(os.environ["STORM_LIFE"]))):
         while True:
             try:
                 if not projections_run_once(seconds=1):

@@ -29,15 +29,15 @@ pytestmark = [pytest.mark.feature("H3", "E4", "H2")]
 
 
 @pytest.mark.parametrize(
-    ("kills", "seconds"),
+    ("kills", "life", "seconds"),
     # The seconds are a limit only: it ends when so many have died.
     [
-        pytest.param(10, 100, marks=pytest.mark.timeout(240), id="ten"),
-        pytest.param(100, 600, marks=[pytest.mark.chaos, pytest.mark.timeout(900)], id="hundred"),
+        pytest.param(10, 120, 100, marks=pytest.mark.timeout(240), id="ten"),
+        pytest.param(100, 400, 600, marks=[pytest.mark.chaos, pytest.mark.timeout(900)], id="hundred"),
     ],
 )
 def test_it_loses_nothing_and_does_nothing_twice_when_runners_die(
-    both: None, tmp_path: Path, kills: int, seconds: int
+    both: None, tmp_path: Path, kills: int, life: int, seconds: int
 ) -> None:
     seed = int(os.environ.get("CHAOS_SEED", secrets.randbits(32)))
     print(f"seed {seed} (CHAOS_SEED)")
@@ -51,6 +51,7 @@ def test_it_loses_nothing_and_does_nothing_twice_when_runners_die(
             "tests.projections.storm",
             f"--folder={tmp_path}",
             f"--kills={kills}",
+            f"--life={life}",
             f"--seconds={seconds}",
             f"--seed={seed}",
         ],
