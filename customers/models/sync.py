@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Least, Now
@@ -20,18 +21,22 @@ class Priority(models.IntegerChoices):
 
 
 class SyncAccount(models.Model):
-    """One account of an integration in one mode: its shared token bucket and whether it is closed for a while.
+    """One account of an integration in one mode: its shared rate and whether it is closed for a while.
 
-    Every worker takes its tokens here, so the limit holds over all processes. A single row at 25 calls a second.
+    Every worker reserves the moments of its calls here, so the limit holds over all processes. A single row at 25 calls
+    a second.
     """
 
     integration = models.CharField(max_length=32)
     account = models.CharField(max_length=64, blank=True, help_text="empty: the account of the key itself")
     livemode = models.BooleanField()
-    tokens = models.FloatField(default=0, help_text="calls that may start, as of refilled_at; below 0: reserved")
-    refilled_at = models.DateTimeField(db_default=Now())
-    webhook_at = models.DateTimeField(null=True, blank=True, help_text="when a webhook's call got a token last")
-    bulk_at = models.DateTimeField(null=True, blank=True, help_text="when a bulk call got a token last")
+    # Seconds since 1970, as the clock of the server has them: a moment is compared with many others in one statement.
+    starts = ArrayField(
+        models.FloatField(), default=list, db_default=[], help_text="moments of the last calls; later ones are reserved"
+    )
+    due = models.FloatField(default=0, db_default=0, help_text="moment of the next call by an even spread")
+    webhook_at = models.DateTimeField(null=True, blank=True, help_text="when a webhook's call was reserved last")
+    bulk_at = models.DateTimeField(null=True, blank=True, help_text="when a bulk call was reserved last")
     closed_until = models.DateTimeField(null=True, blank=True, help_text="no call starts before")
     failures = models.PositiveIntegerField(default=0, help_text="calls in a row that got no answer")
     error = models.TextField(blank=True, help_text="why it was closed last")
@@ -44,7 +49,7 @@ class SyncAccount(models.Model):
 
     class Meta:
         constraints = [
-            # Serves every call: the bucket of (integration, account, mode).
+            # Serves every call: the row of (integration, account, mode).
             models.UniqueConstraint(fields=["integration", "account", "livemode"], name="customers_syncaccount_uniq"),
         ]
         verbose_name = "account"

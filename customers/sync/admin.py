@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from django.contrib import admin, messages
@@ -260,7 +261,7 @@ class SyncAccountAdmin(RecordAdmin):
     fields = (
         "integration",
         "mode",
-        ("tokens", "refilled_at"),
+        "reserved",
         ("closed_until", "failures"),
         "error",
         ("polled_until", "polling_until"),
@@ -268,8 +269,6 @@ class SyncAccountAdmin(RecordAdmin):
     )
     ordering = ("pk",)
     labels = {
-        "tokens": "Calls that could start at once",
-        "refilled_at": "Counted at",
         "closed_until": "No call starts before",
         "failures": "Calls in a row without an answer",
         "error": "Why calls were held back last",
@@ -281,6 +280,10 @@ class SyncAccountAdmin(RecordAdmin):
     @admin.display(description="Account")
     def mode(self, row: SyncAccount) -> str:
         return _account(row)
+
+    @admin.display(description="Calls that wait for their moment")
+    def reserved(self, row: SyncAccount) -> int:
+        return sum(moment > time.time() for moment in row.starts)
 
 
 def _account(row: SyncState | Webhook | SyncAccount) -> str:

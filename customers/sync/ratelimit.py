@@ -1,62 +1,106 @@
-"""The gate before every call to an integration: one shared token bucket and one circuit breaker per account and mode.
+"""The gate before every call to an integration: one shared rate and one circuit breaker per account and mode.
 
 Both live in a row of PostgreSQL, so they hold over all processes and survive Redis; at some tens of calls a second one
 narrow update per call is nothing. Every decision is a single statement under the row's lock, with the server's clock:
-two workers can never spend one token twice, and skewed clocks of machines do not matter. Nothing's correctness rests
+two workers can never have one moment twice, and skewed clocks of machines do not matter. Nothing's correctness rests
 on this gate; it only spares the other side.
 
-A caller reserves the next free moment and sleeps until it: nobody polls for what is handed out already, and no moment
-is lost because somebody woke late. Classes differ in how far ahead they may reserve: an interactive call as far as it
-is patient, a webhook's two calls, a bulk one a single one. So a person waits for two calls at most, however large the
-import beside it. That would starve the others while people keep all moments for themselves; so a class that got
-nothing for five calls (webhook) or ten (bulk) may reserve as far ahead as a person.
+A caller reserves the next free moment and sleeps until it: nobody polls for what is handed out already. Moments are
+spread evenly ("Generic Cell Rate Algorithm", ITU-T I.371); those that nobody wanted for an instant are kept, a few, so
+that a machine that stood still for that long has lost nothing. The other side counts the calls of any second, and so
+does this: beside the even spread, a call starts no earlier than ``1 + spare`` seconds after the one that was as many
+calls ago as the rate. Who woke late writes down when it did start, and a call that took longer than usual is taken for
+one that arrived late: so what is counted is what the other side sees, and no reserved moment is ever given up. What is
+spared pays for the rest of what happens between the start here and the arrival there.
 
-The other side counts the calls of any second. A bucket of ``burst`` tokens filled at ``pace`` lets through ``burst +
-pace`` in one second at most, which is less than the rate: so hardly any call is refused, and 96 % of the rate are used.
+Classes differ in how many calls may be reserved ahead of theirs: an interactive call goes as far as it is patient, a
+webhook waits for one, a bulk one for none. So a person waits for two calls at most, however large the import beside
+it. That would starve the others while people keep all moments for themselves; so a class that got nothing for five
+calls (webhook) or ten (bulk) may reserve as far ahead as a person. In a process one thread of such a class asks at a
+time; the others would only be told the same.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from django.db import connection
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 
 from customers.integrations import Integration, RateLimited
 from customers.models import Priority, SyncAccount
 
-# Of the rate: what is not spent. Calls that wait for a thread or a connection arrive closer together than they began.
-_SPARED: Final = 0.04
-_DEPTH: Final = {Priority.INTERACTIVE: 1e9, Priority.WEBHOOK: 2.0, Priority.BULK: 1.0}
+# Of the rate: what is not spent. Calls arrive up to that part of a second closer together than they began.
+_SPARED: Final = 0.025
+# Seconds whose moments are kept when nobody wants them: so long may a machine stand still and lose nothing.
+_KEPT: Final = 0.12
+# Starts that are remembered at most; of a higher rate the calls of less than a second are counted.
+_COUNTED: Final = 100
+# Seconds; who wakes later than that says so.
+_LATE: Final = 0.005
+# Seconds beyond the usual after which a call is taken for one that arrived late, and by how much at most.
+_SLOW: Final = 0.01
+_SLOWEST: Final = 0.06
+_AHEAD: Final = {Priority.INTERACTIVE: 1_000_000, Priority.WEBHOOK: 1, Priority.BULK: 0}
 # After how many calls of others a class that got none may reserve like the first one.
 _TURN: Final = {Priority.INTERACTIVE: 0, Priority.WEBHOOK: 5, Priority.BULK: 10}
 _SILENCES_TOLERATED: Final = 3
 _CLOSED_AT_MOST: Final = 15.0
 
-# One token, unless the account is closed or the reservations are too deep for this class. Tokens below zero are moments
-# to come: the answer is how many of them to wait for.
+# The next free moment, reserved unless the account is closed, the wait is too long or too many are ahead of this class.
+# The first part takes the row's lock; the clock is read after it. What lies more than a minute ahead nobody reserved:
+# the clock was put back. ``wait`` is the time until the moment, or until it is worth to ask again: when no more are
+# ahead than may be.
 TAKE_SQL: Final = """
-UPDATE customers_syncaccount
-   SET tokens = LEAST(%(burst)s, tokens + %(pace)s * GREATEST(0, EXTRACT(EPOCH FROM clock_timestamp() - refilled_at)))
-                - 1,
-       refilled_at = clock_timestamp(),
-       webhook_at = CASE WHEN %(priority)s = 1 THEN clock_timestamp() ELSE webhook_at END,
-       bulk_at = CASE WHEN %(priority)s = 2 THEN clock_timestamp() ELSE bulk_at END
- WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
-   AND (closed_until IS NULL OR closed_until <= clock_timestamp())
-   AND LEAST(%(burst)s, tokens + %(pace)s * GREATEST(0, EXTRACT(EPOCH FROM clock_timestamp() - refilled_at))) - 1
-       >= CASE WHEN COALESCE(CASE %(priority)s WHEN 1 THEN webhook_at ELSE bulk_at END, '-infinity')
-                    < clock_timestamp() - make_interval(secs => %(turn)s)
-               THEN %(deepest)s ELSE %(depth)s END
-RETURNING failures, GREATEST(0, -tokens)::float
+WITH account AS MATERIALIZED (
+    SELECT id, starts, due, failures, error, COALESCE(EXTRACT(EPOCH FROM closed_until), 0)::float8 AS opens,
+           COALESCE(EXTRACT(EPOCH FROM CASE %(priority)s WHEN 1 THEN webhook_at ELSE bulk_at END), 0)::float8 AS turn_at
+      FROM customers_syncaccount
+     WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
+       FOR NO KEY UPDATE),
+clock AS MATERIALIZED (SELECT *, EXTRACT(EPOCH FROM clock_timestamp())::float8 AS now FROM account),
+sane AS MATERIALIZED (
+    SELECT id, failures, error, opens, turn_at, now, CASE WHEN due < now + 60 THEN due ELSE 0 END AS due,
+           ARRAY(SELECT one FROM unnest(starts) one WHERE one < now + 60 ORDER BY one DESC) AS starts
+      FROM clock),
+place AS MATERIALIZED (
+    SELECT sane.*, GREATEST(now, due - %(kept)s, starts[%(counted)s] + %(window)s) AS moment,
+           ARRAY(SELECT one FROM unnest(starts) one WHERE one > now ORDER BY one DESC) AS ahead,
+           CASE WHEN turn_at < now - %(turn)s THEN 1000000 ELSE %(ahead)s END AS most
+      FROM sane),
+asked AS MATERIALIZED (
+    SELECT place.*, opens <= now AND moment - now <= %(patience)s AND cardinality(ahead) <= most AS taken FROM place),
+reserved AS (
+    UPDATE customers_syncaccount AS s
+       SET starts = ARRAY(SELECT one FROM unnest(asked.starts || asked.moment) one ORDER BY one DESC LIMIT %(counted)s),
+           due = GREATEST(asked.due, asked.moment) + %(apart)s,
+           webhook_at = CASE WHEN %(priority)s = 1 THEN clock_timestamp() ELSE webhook_at END,
+           bulk_at = CASE WHEN %(priority)s = 2 THEN clock_timestamp() ELSE bulk_at END
+      FROM asked WHERE s.id = asked.id AND asked.taken)
+SELECT taken, moment,
+       CASE WHEN opens > now THEN opens - now
+            WHEN taken OR cardinality(ahead) <= most THEN moment - now
+            ELSE ahead[most + 1] - now END AS wait,
+       opens > now AS closed, error, failures
+  FROM asked
 """
 
-# Why there was none: seconds for which the account stays closed, and the tokens there are now.
+# A call started, or arrived, later than it had reserved; whether the account was closed meanwhile.
+LATE_SQL: Final = """
+UPDATE customers_syncaccount SET starts = array_replace(starts, %(moment)s::float8, %(later)s::float8)
+ WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
+RETURNING GREATEST(0, EXTRACT(EPOCH FROM closed_until - clock_timestamp()))::float8, error
+"""
+
+# Seconds for which the account stays closed, and why.
 LOOK_SQL: Final = """
-SELECT GREATEST(0, EXTRACT(EPOCH FROM closed_until - clock_timestamp()))::float,
-       LEAST(%(burst)s, tokens + %(pace)s * GREATEST(0, EXTRACT(EPOCH FROM clock_timestamp() - refilled_at)))::float,
-       error
+SELECT GREATEST(0, EXTRACT(EPOCH FROM closed_until - clock_timestamp()))::float8, error
   FROM customers_syncaccount
  WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
 """
@@ -64,7 +108,9 @@ SELECT GREATEST(0, EXTRACT(EPOCH FROM closed_until - clock_timestamp()))::float,
 # Closing never shortens a closing that is in force.
 CLOSE_SQL: Final = """
 UPDATE customers_syncaccount
-   SET closed_until = GREATEST(closed_until, clock_timestamp() + make_interval(secs => %(seconds)s)), error = %(error)s
+   SET closed_until = GREATEST(closed_until, clock_timestamp() + make_interval(secs =>
+           CASE WHEN closed_until > clock_timestamp() - interval '2 seconds' THEN %(again)s ELSE %(seconds)s END)),
+       error = %(error)s
  WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
 """
 
@@ -80,13 +126,20 @@ UPDATE customers_syncaccount
  WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
 """
 
+# Of each account and class the thread that asks.
+_askers: defaultdict[tuple[Any, ...], threading.Lock] = defaultdict(threading.Lock)
+# Of each account how long calls of this process take, in seconds, on the average of the last ones.
+_usual: dict[tuple[Any, ...], float] = {}
+# A thread that held one is not there in a child.
+os.register_at_fork(after_in_child=_askers.clear)
+
 
 class NoToken(RateLimited):
     """Our own limit: the call was not made."""
 
 
 class Gate:
-    """The bucket and the breaker of one integration's account.
+    """The rate and the breaker of one integration's account.
 
     Args:
         integration: whose ``account``, ``livemode`` and ``rate`` count.
@@ -94,18 +147,25 @@ class Gate:
 
     def __init__(self, integration: Integration) -> None:
         rate = integration.rate or 1e9
-        self._pace = rate * (1 - _SPARED)
-        self._burst = max(1.0, rate * _SPARED / 2)
+        self._apart = (1 + _SPARED) / rate
+        counted = min(_COUNTED, max(1, int(rate)))
         self._key: dict[str, Any] = {
             "integration": integration.name,
             "account": integration.account,
             "livemode": integration.livemode,
         }
-        self._parameters: dict[str, Any] = {**self._key, "pace": self._pace, "burst": self._burst}
+        self._place = tuple(self._key.values())
+        self._parameters: dict[str, Any] = {
+            **self._key,
+            "apart": self._apart,
+            "kept": _KEPT,
+            "counted": counted,
+            "window": self._apart * counted,
+        }
         self._failures = 0
 
-    def take(self, priority: int, *, patience: float) -> None:
-        """Take one token, waiting for it if need be.
+    def take(self, priority: int, *, patience: float) -> float:
+        """Take a moment in which a call may start, waiting for it if need be; which one.
 
         Args:
             priority: class of the work.
@@ -115,58 +175,28 @@ class Gate:
             NoToken: none can be had in time, or the account is closed; ``retry_after`` says when to come back.
         """
         ends = time.monotonic() + patience
-        wanted: dict[str, Any] = {"priority": int(priority), "turn": _TURN[Priority(priority)] / self._pace}
-        while True:
-            # As deep as can be waited for in what is left of the patience.
-            deepest = -max(0.0, ends - time.monotonic()) * self._pace
-            wanted |= {"deepest": deepest, "depth": max(deepest, -_DEPTH[Priority(priority)])}
-            with connection.cursor() as cursor:
-                cursor.execute(TAKE_SQL, {**self._parameters, **wanted})
-                if (row := cursor.fetchone()) is not None:
-                    self._failures = row[0]
-                    if self._await(row[1] / self._pace) or time.monotonic() >= ends:
-                        return
-                    # Everybody overslept, as when the machine stands still: all at once would be too many.
-                    continue
-                cursor.execute(LOOK_SQL, self._parameters)
-                row = cursor.fetchone()
-            if row is None:
-                self._open_account()
-                continue
-            closed, tokens, error = row
-            missing = max(closed or 0.0, (1 - tokens) / self._pace, 0.001)
-            if closed or time.monotonic() + missing > ends:
-                raise NoToken(error if closed else "", code="closed" if closed else "no_token", retry_after=missing)
-            # Too many are ahead of this class now.
-            time.sleep(max((1 - _DEPTH[Priority(priority)] - tokens) / self._pace, 1 / self._pace))
-
-    def _await(self, seconds: float) -> bool:
-        """Sleep until the reserved moment; whether it is that moment, and not the next one's already.
-
-        Raises:
-            NoToken: the account was closed meanwhile; the moment is given back.
-        """
-        if seconds <= 0:
-            return True
-        moment = time.monotonic() + seconds
-        time.sleep(seconds)
-        with connection.cursor() as cursor:
-            cursor.execute(LOOK_SQL, self._parameters)
-            closed, _, error = cursor.fetchone()
-        if closed:
-            self._account().update(tokens=F("tokens") + 1)
-            raise NoToken(error, code="closed", retry_after=closed)
-        return time.monotonic() < moment + 1 / self._pace
+        with self._asking(Priority(priority), patience):
+            moment, wait = self._reserved(Priority(priority), ends)
+        return self._awaited(moment, wait) if wait > 0 else moment
 
     def closed_for(self) -> float:
         """Seconds for which no call may start; 0 when calls may."""
-        with connection.cursor() as cursor:
-            cursor.execute(LOOK_SQL, self._parameters)
-            row = cursor.fetchone()
+        row = self._row(LOOK_SQL, self._key)
         return float(row[0] or 0.0) if row else 0.0
 
-    def answered(self) -> None:
-        """The integration gave an answer, whatever it was: the run of silences is over."""
+    def answered(self, moment: float | None = None, seconds: float = 0.0) -> None:
+        """The integration gave an answer, whatever it was: the run of silences is over.
+
+        Args:
+            moment: in which the call started, as ``take`` said.
+            seconds: how long it took.
+        """
+        if moment is not None:
+            usual = _usual.get(self._place, seconds)
+            _usual[self._place] = usual + (seconds - usual) / 10
+            if seconds > usual + _SLOW:
+                later = moment + min(seconds - usual, _SLOWEST)
+                self._row(LATE_SQL, {**self._key, "moment": moment, "later": later})
         if self._failures:
             self._account().update(failures=0, closed_until=None, error="")
             self._failures = 0
@@ -176,12 +206,75 @@ class Gate:
         self._failures += 1
         parameters: dict[str, Any] = {"error": error, "tolerated": _SILENCES_TOLERATED, "longest": _CLOSED_AT_MOST}
         with connection.cursor() as cursor:
-            cursor.execute(SILENCE_SQL, {**self._parameters, **parameters})
+            cursor.execute(SILENCE_SQL, {**self._key, **parameters})
 
-    def close(self, seconds: float, error: str) -> None:
-        """Let nothing through for a while: the integration asked for it, or no call can succeed."""
+    def close(self, seconds: float, error: str, *, again: float | None = None) -> None:
+        """Let nothing through for a while: the integration asked for it, or no call can succeed.
+
+        Args:
+            seconds: how long.
+            error: why.
+            again: how long if it was closed less than two seconds ago; None: as long as otherwise.
+        """
+        values: dict[str, Any] = {"seconds": seconds, "error": error, "again": seconds if again is None else again}
         with connection.cursor() as cursor:
-            cursor.execute(CLOSE_SQL, {**self._parameters, "seconds": seconds, "error": error})
+            cursor.execute(CLOSE_SQL, {**self._key, **values})
+
+    @contextmanager
+    def _asking(self, priority: Priority, patience: float) -> Iterator[None]:
+        """Be the one of this process that asks for a class that is not the first one."""
+        if priority is Priority.INTERACTIVE:
+            yield
+            return
+        lock = _askers[*self._place, priority]
+        if not lock.acquire(timeout=patience):
+            raise NoToken(code="no_token", retry_after=self._apart)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _reserved(self, priority: Priority, ends: float) -> tuple[float, float]:
+        """The moment that was reserved, and the seconds until then."""
+        wanted: dict[str, Any] = {
+            **self._parameters,
+            "priority": int(priority),
+            "turn": _TURN[priority] * self._apart,
+            "ahead": _AHEAD[priority],
+        }
+        while True:
+            row = self._row(TAKE_SQL, {**wanted, "patience": max(0.0, ends - time.monotonic())})
+            if row is None:
+                self._open_account()
+                continue
+            taken, moment, wait, closed, error, self._failures = row
+            if taken:
+                return moment, wait
+            if closed or time.monotonic() + wait > ends:
+                code = "closed" if closed else "no_token"
+                raise NoToken(error if closed else "", code=code, retry_after=max(wait, 0.001))
+            # Too many are ahead of this class now.
+            time.sleep(wait)
+
+    def _awaited(self, moment: float, wait: float) -> float:
+        """Sleep until the reserved moment, and say which it was indeed.
+
+        Raises:
+            NoToken: the account was closed meanwhile.
+        """
+        begins = time.monotonic() + wait
+        time.sleep(wait)
+        late = time.monotonic() - begins
+        later = moment + late if late > _LATE else moment
+        row = self._row(LOOK_SQL if later == moment else LATE_SQL, {**self._key, "moment": moment, "later": later})
+        if row is not None and row[0]:
+            raise NoToken(row[1], code="closed", retry_after=row[0])
+        return later
+
+    def _row(self, sql: str, parameters: dict[str, Any]) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchone()
 
     def _account(self) -> QuerySet[SyncAccount]:
         return SyncAccount.objects.filter(**self._key)

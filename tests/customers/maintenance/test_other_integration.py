@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from pytest_django import Settings
 
@@ -73,12 +75,14 @@ def test_a_comparison_reserves_no_more_than_one_call_ahead(side: Side, monkeypat
     from customers.sync.ratelimit import Gate
 
     monkeypatch.setattr(MemoryIntegration, "rate", 50)
-    taken: list[tuple[int, float]] = []
+    taken: list[tuple[int, int]] = []
     take = Gate.take
 
-    def watched(self: Gate, priority: int, *, patience: float) -> None:
-        take(self, priority, patience=patience)
-        taken.append((priority, SyncAccount.objects.get().tokens))
+    def watched(self: Gate, priority: int, *, patience: float) -> float:
+        moment = take(self, priority, patience=patience)
+        starts = SyncAccount.objects.get().starts
+        taken.append((priority, sum(one > time.time() for one in starts)))
+        return moment
 
     monkeypatch.setattr(Gate, "take", watched)
     for number in range(12):
@@ -89,5 +93,5 @@ def test_a_comparison_reserves_no_more_than_one_call_ahead(side: Side, monkeypat
 
     assert operation.state == "completed"
     assert {priority for priority, _ in taken} == {2}
-    assert min(tokens for _, tokens in taken) >= -1.01
+    assert max(reserved for _, reserved in taken) <= 1
     assert Customer.objects.count() == 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from customers.integrations import Fields
@@ -14,6 +14,9 @@ from tests.customers.sync.interleaver import ROOTS
 values = st.sampled_from(["a", "b", "c"])
 sides = st.dictionaries(st.sampled_from(["name", "phone", "metadata.x", "metadata.y"]), values)
 owners: st.SearchStrategy[Owner] = st.sampled_from(["local", "remote", "person"])
+
+# A machine that is busy with other things says nothing of the merge.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def applied(fields: Fields, changes: dict[str, object]) -> Fields:
@@ -26,6 +29,7 @@ def merged(base: Fields | None, ours: Fields, theirs: Fields, owner: Owner) -> t
 
 
 @pytest.mark.feature("G4")
+@unhurried
 @given(st.none() | sides, sides, sides, owners)
 def test_it_makes_both_sides_the_same_but_for_conflicts(
     base: Fields | None, ours: Fields, theirs: Fields, owner: Owner
@@ -40,6 +44,7 @@ def test_it_makes_both_sides_the_same_but_for_conflicts(
 
 
 @pytest.mark.feature("G4")
+@unhurried
 @given(sides, sides, sides, owners)
 def test_it_keeps_every_change_that_one_side_alone_made(
     base: Fields, ours: Fields, theirs: Fields, owner: Owner
@@ -54,6 +59,7 @@ def test_it_keeps_every_change_that_one_side_alone_made(
 
 
 @pytest.mark.feature("G4")
+@unhurried
 @given(sides, sides, sides)
 def test_it_leaves_both_values_where_they_are_in_a_conflict(base: Fields, ours: Fields, theirs: Fields) -> None:
     plan, ours_after, theirs_after = merged(base, ours, theirs, "person")
@@ -65,6 +71,7 @@ def test_it_leaves_both_values_where_they_are_in_a_conflict(base: Fields, ours: 
 
 
 @pytest.mark.feature("G3")
+@unhurried
 @given(sides, owners)
 def test_it_does_nothing_without_a_difference(fields: Fields, owner: Owner) -> None:
     plan, _, _ = merged(fields, dict(fields), dict(fields), owner)
@@ -73,6 +80,7 @@ def test_it_does_nothing_without_a_difference(fields: Fields, owner: Owner) -> N
 
 
 @pytest.mark.feature("G3")
+@unhurried
 @given(st.none() | sides, sides, sides, owners)
 def test_it_has_nothing_left_to_do_the_second_time(
     base: Fields | None, ours: Fields, theirs: Fields, owner: Owner
@@ -91,6 +99,7 @@ texts = st.text(min_size=0, max_size=5)
 
 
 @pytest.mark.feature("G4")
+@unhurried
 @given(texts, st.dictionaries(st.sampled_from(["city", "line1"]), texts), st.dictionaries(texts, texts, max_size=3))
 def test_it_brings_fields_to_a_customer_and_back_unchanged(
     name: str, address: dict[str, str], metadata: dict[str, str]

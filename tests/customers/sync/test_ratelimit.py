@@ -17,7 +17,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from customers.integrations import RateLimited
-from customers.models import Priority
+from customers.models import Priority, SyncAccount
 from customers.services import customer_create
 from customers.sync.engine import Outcome, sync_leased
 from customers.sync.lease import lease_claim
@@ -54,6 +54,47 @@ def test_it_says_when_the_next_token_comes(world: object) -> None:
         gate(0.1).take(Priority.INTERACTIVE, patience=1)
 
     assert 5 < caught.value.retry_after <= 11
+
+
+@pytest.mark.feature("G5")
+@pytest.mark.django_db
+def test_it_takes_a_slow_call_for_one_that_arrived_late(world: object) -> None:
+    integration = MemoryIntegration()
+    integration.rate, integration.account = 1, "slow"
+    tested = Gate(integration)
+    moment = tested.take(Priority.INTERACTIVE, patience=0)
+    tested.answered(moment, 0.02)
+    usual = SyncAccount.objects.get().starts
+
+    tested.answered(moment, 0.06)
+
+    assert usual == [moment]
+    assert SyncAccount.objects.get().starts == [pytest.approx(moment + 0.04, abs=1e-5)]
+
+
+@pytest.mark.feature("G5")
+@pytest.mark.django_db
+def test_it_does_not_wait_for_moments_of_a_clock_that_was_put_back(world: object) -> None:
+    gate(10).take(Priority.INTERACTIVE, patience=0)
+    tomorrow = time.time() + 86_400
+    SyncAccount.objects.update(starts=[tomorrow] * 10, due=tomorrow)
+
+    moment = gate(10).take(Priority.INTERACTIVE, patience=0)
+
+    assert moment < time.time() + 1
+
+
+@pytest.mark.feature("G5")
+@pytest.mark.django_db
+def test_it_pauses_longer_when_it_was_refused_a_moment_ago(world: object) -> None:
+    gate(10).take(Priority.INTERACTIVE, patience=0)
+
+    gate(10).close(0.1, "Too many.", again=300)
+    once = gate(10).closed_for()
+    gate(10).close(0.1, "Too many.", again=300)
+
+    assert 0 <= once <= 0.1
+    assert gate(10).closed_for() > 200
 
 
 @pytest.mark.feature("G5")
