@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer
 
+from zenskar.sandbox import kafka
 from zenskar.sandbox.kafka import KafkaMock
 from zenskar.sandbox.kafka_broker import KafkaBroker, KafkaUnavailable
 
@@ -45,6 +46,17 @@ def test_the_mock_brings_records_in_order_through_the_protocol(mock: KafkaMock) 
     _produce(mock.bootstrap_servers, "zenskar.things", [b"1", b"2", b"3"])
 
     assert _consume(mock.bootstrap_servers, "zenskar.things", 3) == [b"1", b"2", b"3"]
+
+
+def test_the_mock_does_without_a_library_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "_library", lambda: None)
+    mock = KafkaMock(brokers=2)
+    mock.start()
+
+    _produce(mock.bootstrap_servers, "zenskar.things", [b"1"])
+
+    assert mock.bootstrap_servers.count(":") == 2
+    mock.stop()
 
 
 def test_it_says_that_the_jars_are_missing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import secrets
 from collections import Counter
 
 import pytest
+from django.conf import LazySettings
 
 from outbox.consuming.messages import Message
 from outbox.errors import OutageError, PermanentError
@@ -17,7 +18,9 @@ def failing(*names: str, exc: Exception | None = None) -> object:
     return lambda message: (exc or RuntimeError("It said no.")) if message.aggregate_id in names else None
 
 
-def test_it_handles_each_message_once_and_in_order(kafka: Kafka, book: Book) -> None:
+def test_it_handles_each_message_once_and_in_order(kafka: Kafka, book: Book, settings: LazySettings) -> None:
+    # So long the mock of Kafka waits for the member that left.
+    settings.KAFKA_SESSION_TIMEOUT = 3
     for sequence in (1, 2, 3):
         for name in ("a", "b"):
             kafka.send(name, sequence)
