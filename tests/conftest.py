@@ -23,6 +23,11 @@ def pytest_configure() -> None:
     settings.OUTBOX_STATISTICS_SECONDS = 0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Tests that may last longer than others begin first, or one of them would be all that runs in the end.
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     """The database is a copy of the one with all tables, where the run made one."""

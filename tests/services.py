@@ -62,6 +62,10 @@ MIGRATING_LOCK = 1
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# A run in the background of a shell is deaf to Ctrl-C, and so would be every process that a test stops by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _mock: KafkaMock | None = None
 
 

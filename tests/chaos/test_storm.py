@@ -93,6 +93,7 @@ def judge(folder: Path, delivered: list[Delivered], faults: int) -> None:
     assert twice <= faults * 2 * BATCH * LANES
 
 
+@pytest.mark.timeout(240)
 def test_it_loses_nothing_when_relays_die_and_writers_too(tmp_path: Path) -> None:
     faults = storm(
         tmp_path,

@@ -16,7 +16,7 @@ def in_threads(*functions: Callable[[], object]) -> list[Exception]:
     def guarded(function: Callable[[], object]) -> None:
         try:
             connection.ensure_connection()
-            start.wait(timeout=10)
+            start.wait(timeout=60)
             function()
         except Exception as exc:  # noqa: BLE001 - returned, and asserted by the test
             errors.append(exc)
@@ -27,7 +27,7 @@ def in_threads(*functions: Callable[[], object]) -> list[Exception]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     return errors
 
 

@@ -165,7 +165,7 @@ def test_it_waits_for_an_erasure_and_then_brings_nobody_back(dead: Delivery) -> 
             wait_until_somebody_waits_for_me()
 
     def edit() -> None:
-        begun.wait(10)
+        begun.wait(60)
         delivery_replace(delivery_id=dead.pk, payload=payload, actor="tests", reason="typo")
 
     begun = threading.Event()
@@ -188,7 +188,7 @@ def test_an_erasure_waits_for_it_and_redacts_what_it_published(dead: Delivery) -
             wait_until_somebody_waits_for_me()
 
     def erase() -> None:
-        begun.wait(10)
+        begun.wait(60)
         customer_erase(customer_id=customer.pk, actor="tests")
 
     begun = threading.Event()

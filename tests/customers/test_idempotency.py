@@ -191,7 +191,7 @@ def test_it_says_that_a_request_is_in_flight(api: Client, issued: IssuedKey, mon
 
     def slow(*args: Any) -> None:
         reached.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         answer_keep(*args)
 
     monkeypatch.setattr(decorators, "answer_keep", slow)
@@ -202,10 +202,10 @@ def test_it_says_that_a_request_is_in_flight(api: Client, issued: IssuedKey, mon
 
     first = threading.Thread(target=lambda: in_threads(ask))
     first.start()
-    assert reached.wait(10)
+    assert reached.wait(60)
     early, other = send(api, "k"), send(api, "k", {"name": "Bob"})
     go_on.set()
-    first.join(20)
+    first.join(60)
     late, mistaken = send(api, "k"), send(api, "k", {"name": "Bob"})
 
     assert [early.status_code, other.status_code] == [409, 409]

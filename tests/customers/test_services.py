@@ -137,12 +137,12 @@ def test_it_waits_for_an_uncommitted_twin_and_takes_the_email_if_that_is_rolled_
         with transaction.atomic():
             customer_create(name="First", email="twin@example.com")
             inserted.set()
-            waiting.wait(timeout=10)
+            waiting.wait(timeout=60)
             wait_until_somebody_waits_for_me()
             transaction.set_rollback(True)
 
     def second() -> None:
-        inserted.wait(timeout=10)
+        inserted.wait(timeout=60)
         waiting.set()
         customer_create(name="Second", email="TWIN@example.com")
 

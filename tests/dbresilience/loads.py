@@ -302,7 +302,7 @@ def write_skew(seed: int, *, rounds: int) -> int:
                         cursor.execute("SELECT count(*) FROM doctor WHERE on_call")
                         (count,) = cursor.fetchone()
                         if first_run.pop() if first_run else False:
-                            barrier.wait(timeout=30)
+                            barrier.wait(timeout=60)
                             time.sleep(pause * number)
                         if count == 2:
                             cursor.execute("UPDATE doctor SET on_call = false WHERE id = %s", [number + 1])

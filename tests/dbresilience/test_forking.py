@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-def in_child(function: Callable[[], Any], *, seconds: float = 20) -> Any:
+def in_child(function: Callable[[], Any], *, seconds: float = 60) -> Any:
     """Fork, and return what the function returns in the child; a child that hangs is killed and fails the test."""
     reading, writing = os.pipe()
     child = os.fork()

@@ -185,7 +185,7 @@ def test_it_takes_a_connection_away_when_told_to(pooled: DatabaseWrapper, watche
             one("SELECT 1")
             age_by(connections["default"], 121)  # type: ignore[arg-type]
             held.set()
-            over.wait(timeout=20)
+            over.wait(timeout=60)
             one("SELECT 1")
         except (OperationalError, InterfaceError) as exc:
             failures.append(exc)
@@ -194,11 +194,11 @@ def test_it_takes_a_connection_away_when_told_to(pooled: DatabaseWrapper, watche
 
     thread = threading.Thread(target=leak)
     thread.start()
-    assert held.wait(timeout=20)
+    assert held.wait(timeout=60)
     watched()
     stats = pool_of(pooled).stats()
     over.set()
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     after = pool_of(pooled).stats()
 
     assert (stats.reclaimed, stats.borrowed) == (1, 0)

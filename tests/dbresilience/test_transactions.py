@@ -57,7 +57,7 @@ def in_threads(*functions: Callable[[], None]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     assert errors == []
 
 
@@ -71,7 +71,7 @@ def test_it_repeats_the_victim_of_a_deadlock(accounts: str) -> None:
             runs.append(first)
             add(first, -10)
             if runs.count(first) == 1:
-                both_hold_one.wait(timeout=10)
+                both_hold_one.wait(timeout=60)
             add(second, 10)
 
         run_in_transaction(body)
@@ -193,10 +193,10 @@ def test_it_begins_with_a_lock_or_not_at_all(more: dict[str, Any]) -> None:
     def first() -> None:
         calls.append("first")
         held.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
 
     def meanwhile() -> None:
-        assert held.wait(20)
+        assert held.wait(60)
         try:
             with pytest.raises(LockHeld):
                 run_in_transaction(lambda: calls.append("refused"), lock=-(2**63), **more)

@@ -102,12 +102,12 @@ def test_a_slow_reader_puts_no_old_document_back() -> None:
     def slowly() -> dict[str, Any]:
         made = figure.make()
         reading.set()
-        assert forgotten.wait(10)
+        assert forgotten.wait(60)
         return made
 
     slow = threading.Thread(target=lambda: kept.get(slowly))
     slow.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     figure.value = 1
     kept.forget()
     forgotten.set()

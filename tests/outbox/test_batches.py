@@ -108,7 +108,7 @@ def test_a_relay_looks_by_itself_when_no_call_reaches_it(
     relay = Relay()
     relay.start()
     try:
-        statuses = [wait_for(event, "collector", 20) for event in publish_all("a", "b")]
+        statuses = [wait_for(event, "collector", 60) for event in publish_all("a", "b")]
     finally:
         assert relay.stop()
 

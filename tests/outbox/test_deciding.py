@@ -126,14 +126,14 @@ def test_a_delivery_that_is_skipped_while_it_is_on_its_way_stays_skipped(collect
         collector.before = lambda events: None
         collector.refuse = refuse_only("bad", 1) if fails else lambda event: None
         under_way.set()
-        go_on.wait(timeout=30)
+        go_on.wait(timeout=60)
 
     from tests.outbox.test_races import expire_leases
 
     expire_leases()
     collector.before = hold
     relay.run(relay_until_idle)
-    assert under_way.wait(timeout=30)
+    assert under_way.wait(timeout=60)
     skipped = deliveries_skip(ids=[Delivery.objects.get().pk], actor="user:ann", reason="obsolete")
     go_on.set()
     relay.join()
@@ -158,11 +158,11 @@ def test_an_aggregate_that_is_sent_back_while_its_events_are_on_their_way_comes_
     def hold(events: Sequence[Event]) -> None:
         collector.before = lambda events: None
         under_way.set()
-        go_on.wait(timeout=30)
+        go_on.wait(timeout=60)
 
     collector.before = hold
     relay.run(relay_until_idle)
-    assert under_way.wait(timeout=30)
+    assert under_way.wait(timeout=60)
     log_republish(subscriber="collector", first=first, last=first, actor="user:ann", reason="that one too")
     go_on.set()
     relay.join()

@@ -53,7 +53,7 @@ def read(settings: LazySettings) -> Iterator[Reader]:
         )
         consumers.append(consumer)
         topic = f"{settings.KAFKA_TOPIC_PREFIX}.customers"
-        partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions
+        partitions = consumer.list_topics(topic, timeout=60).topics[topic].partitions
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
         found: list[Message] = []
         for _ in range(200):

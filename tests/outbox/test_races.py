@@ -109,10 +109,10 @@ def test_it_finds_an_event_whose_id_became_visible_after_higher_ones(collector: 
         with transaction.atomic():
             publish_many([new("slow")])
             drawn.set()
-            go_on.wait(timeout=30)
+            go_on.wait(timeout=60)
 
     slow.run(hold)
-    assert drawn.wait(timeout=30)
+    assert drawn.wait(timeout=60)
     sequencer = Sequencer()
     for _ in range(5):
         publish_all("fast")
@@ -151,10 +151,10 @@ def test_its_floor_spares_what_is_done_and_stops_at_what_is_open() -> None:
         with transaction.atomic():
             publish_many([new("slow")])
             drawn.set()
-            go_on.wait(timeout=30)
+            go_on.wait(timeout=60)
 
     slow.run(hold)
-    assert drawn.wait(timeout=30)
+    assert drawn.wait(timeout=60)
     (held,) = (StoredEvent.objects.order_by("-id").values_list("id", flat=True)[:1][0] + 1,)
     for _ in range(5):
         publish_all("fast")
@@ -178,11 +178,11 @@ def test_it_sequences_one_at_a_time(collector: Collector) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
             locked.set()
-            go_on.wait(timeout=30)
+            go_on.wait(timeout=60)
 
     publish_all("a")
     other.run(hold)
-    assert locked.wait(timeout=30)
+    assert locked.wait(timeout=60)
     meanwhile = Sequencer().sequence_once()
     go_on.set()
     other.join()
@@ -201,11 +201,11 @@ def test_it_records_nothing_of_a_worker_that_lost_its_lanes(collector: Collector
     def suspend(events: Sequence[Event]) -> None:
         collector.before = lambda events: None
         delivering.set()
-        go_on.wait(timeout=30)
+        go_on.wait(timeout=60)
 
     collector.before = suspend
     stale.run(lambda: SubscriberRelay(collector).step())
-    assert delivering.wait(timeout=30)
+    assert delivering.wait(timeout=60)
     expire_leases()
     relay_until_idle()
     publish_all(*names)
@@ -228,11 +228,11 @@ def test_it_applies_a_batch_once_when_two_workers_hold_it(ledger: Ledger) -> Non
         mine._upkeep()
         mine._leases.keep()
         delivering.set()
-        go_on.wait(timeout=30)
+        go_on.wait(timeout=60)
         mine.step()
 
     stale.run(hold)
-    assert delivering.wait(timeout=30)
+    assert delivering.wait(timeout=60)
     expire_leases()
     relay_until_idle()
     go_on.set()

@@ -180,10 +180,10 @@ def test_a_transaction_that_may_have_drawn_one_of_its_ids_keeps_it(small: Collec
         with transaction.atomic():
             publish_many([new("slow")])
             drawn.set()
-            go_on.wait(timeout=30)
+            go_on.wait(timeout=60)
 
     slow.run(hold)
-    assert drawn.wait(timeout=30)
+    assert drawn.wait(timeout=60)
     fill()
     meanwhile = run(wait=0.2)
     go_on.set()
@@ -205,10 +205,10 @@ def test_it_waits_for_no_lock_longer_than_a_second(small: Collector, week: None)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("LOCK TABLE outbox_event IN ACCESS SHARE MODE")
             locked.set()
-            go_on.wait(timeout=30)
+            go_on.wait(timeout=60)
 
     reader.run(read)
-    assert locked.wait(timeout=30)
+    assert locked.wait(timeout=60)
     judged = run()
     go_on.set()
     reader.join()

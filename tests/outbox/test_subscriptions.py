@@ -72,7 +72,7 @@ def test_a_pause_and_its_end_are_heard_in_every_relay_within_a_second(
     collector: Collector, relays: list[Relay]
 ) -> None:
     (first,) = publish_all("a")
-    assert wait_for(first, "collector", 20) is EventStatus.PROCESSED
+    assert wait_for(first, "collector", 60) is EventStatus.PROCESSED
     subscription_pause(name="collector", reason="maintenance", actor="user:ann")
     time.sleep(1.0)
     before = len(collector.calls)
@@ -137,7 +137,7 @@ def test_the_probe_after_an_outage_is_claimed_by_one(collector: Collector) -> No
     threads = Threads()
 
     def claim() -> None:
-        barrier.wait(timeout=30)
+        barrier.wait(timeout=60)
         claimed.append(probe_claim("collector", seconds=30))
 
     for _ in range(4):
@@ -228,7 +228,7 @@ def test_two_never_take_the_same_token(collector: Collector) -> None:
 
 def test_no_more_workers_than_the_limit_are_in_a_call_at_once(collector: Collector, relays: list[Relay]) -> None:
     (first,) = publish_all("a")
-    wait_for(first, "collector", 20)
+    wait_for(first, "collector", 60)
     until_held_by(2)
     limit(concurrency=1)
     until_held_by(1)

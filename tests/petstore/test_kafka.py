@@ -20,10 +20,10 @@ def records(topic: str, keys: set[str], count: int) -> list[tuple[str, dict[str,
     name = f"{settings.KAFKA_TOPIC_PREFIX}.{topic}"
     consumer = Consumer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": "shop", "log_level": 0})
     try:
-        partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+        partitions = consumer.list_topics(name, timeout=60).topics[name].partitions
         consumer.assign([TopicPartition(name, partition, OFFSET_BEGINNING) for partition in partitions])
         found: list[tuple[str, dict[str, object], str]] = []
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         # One that came twice, since its relay was killed, is none more.
         while len({(key, sequence) for key, _, sequence in found}) < count and time.monotonic() < ends:
             message = consumer.poll(0.2)

@@ -118,7 +118,7 @@ def test_each_order_is_shipped_once_although_consumers_and_relays_are_killed(set
         until(lambda: shipped() > 0)
         for one in running:
             one.send_signal(signal.SIGKILL)
-            one.wait(10)
+            one.wait(60)
         running = [start(*relay), start(*consumer)]
         orders += placed(40)
         until(lambda: shipped() == len(orders))
@@ -128,7 +128,7 @@ def test_each_order_is_shipped_once_although_consumers_and_relays_are_killed(set
     finally:
         for one in running:
             one.send_signal(signal.SIGKILL)
-            one.wait(10)
+            one.wait(60)
 
     told: dict[str, list[object]] = {}
     for key, value, sequence in records("orders", set(orders), 3 * len(orders)):

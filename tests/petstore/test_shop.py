@@ -149,7 +149,7 @@ def test_of_two_who_want_the_last_one_one_gets_it(shop: Api) -> None:
     outcomes: list[str] = []
 
     def buy() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             order_place(customer_id="c", pet_id=pet_id)
         except OutOfStock:

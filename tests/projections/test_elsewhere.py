@@ -91,7 +91,7 @@ def test_the_relay_keeps_them_up_to_date(totals: type[Totals], settings: LazySet
     relay.start()
     try:
         (first,) = publish_deposits("a")
-        wait_for(first, "totals", 10)
+        wait_for(first, "totals", 60)
         (second,) = publish_deposits("a")
         status = wait_for(second, "totals", 3)
     finally:

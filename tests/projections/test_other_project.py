@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-pytestmark = pytest.mark.feature("H3", "F2")
+pytestmark = [pytest.mark.feature("H3", "F2"), pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "elsewhere.md").read_text()
@@ -113,7 +113,7 @@ def test_it_works_as_it_is_written(tmp_path: Path, database: dict[str, str]) -> 
         said = run("manage.py", "shell", "-v", "0", text=shell + ASKED)
     finally:
         relay.terminate()
-        relay.wait(30)
+        relay.wait(60)
     verified = run("manage.py", "projection_verify")
 
     assert "PAGES [200, 200, 200, 200]" in said

@@ -229,12 +229,12 @@ def test_a_comparison_takes_both_builds_from_their_runners(totals: type[Totals])
     def hold(batch: Batch) -> None:
         if not inside.is_set():
             inside.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
 
     Totals.before = staticmethod(hold)
 
     def compare() -> None:
-        assert inside.wait(10)
+        assert inside.wait(60)
         connection.cursor().execute("SELECT 1")
         threading.Timer(0.2, go_on.set).start()
         found.append(rebuild_compare(name="totals").is_same)

@@ -182,7 +182,7 @@ def test_it_resolves_a_failure_once(failed: Failure) -> None:
     outcomes: list[str] = []
 
     def work() -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             resolve(failed, "skip")
         except ProblemError as exc:

@@ -119,12 +119,12 @@ def test_it_does_not_take_a_build_that_is_being_worked_on(totals: type[Totals]) 
     def hold(batch: Batch) -> None:
         # The lease ends while the batch is under way.
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     Totals.before = staticmethod(hold)
 
     def other() -> None:
-        assert inside.wait(10)
+        assert inside.wait(60)
         runner = BuildRunner(Totals(), live().pk, owner="other")
         connection.cursor().execute("SELECT 1")
         refused.append(runner.claim())

@@ -36,7 +36,7 @@ def left_of(pids: Collection[int]) -> set[int]:
     return set(pids) & running().keys()
 
 
-def eventually(condition: Callable[[], bool], *, timeout: float = 15.0) -> bool:
+def eventually(condition: Callable[[], bool], *, timeout: float = 60.0) -> bool:
     """Whether the condition comes true within the time."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -81,7 +81,7 @@ def _everything(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, set[
 
 def _get(endpoints: dict[str, str], path: str) -> Any:
     request = urllib.request.Request(endpoints["web"] + path, headers={"Authorization": endpoints["authorization"]})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
 
 
@@ -91,7 +91,7 @@ def _stripe_reads(endpoints: dict[str, str]) -> int:
         endpoints["stripe_api_base"] + "/_sandbox/requests",
         headers={"Authorization": f"Bearer {endpoints['stripe_api_key']}"},
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return sum(line["method"] == "GET" for line in json.load(response)["data"])
 
 
@@ -127,7 +127,7 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
         ships = _has_command(family, "kafka_worker --group shipping")
         stripe_reads = _stripe_reads(endpoints)
         run.send_signal(signal.SIGINT)
-        stopped = run.wait(30)
+        stopped = run.wait(60)
 
     assert MAIN_JOB.search(shown)
     assert list(endpoints) == KEYS
@@ -151,7 +151,7 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
         with psycopg.connect(again["database_url"]) as connection:
             customers = connection.execute("SELECT count(*) FROM customers_customer").fetchone()
         os.kill(_first_with(family, "manage.py relay"), signal.SIGKILL)
-        stopped = run.wait(30)
+        stopped = run.wait(60)
         assert run.stderr is not None
         said = run.stderr.read()
 
@@ -169,7 +169,7 @@ def test_it_runs_everything_and_leaves_nothing(tmp_path: Path) -> None:
         assert eventually(lambda: _has_command(descendants(run.pid), "celery"), timeout=60)
         family = descendants(run.pid)
         run.kill()
-        run.wait(30)
+        run.wait(60)
 
     assert eventually(lambda: not left_of(family))
     assert eventually(lambda: not mentioning(str(folder)))

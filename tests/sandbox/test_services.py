@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_leaves_nothing(folder: Path) -> None:
     servers = mentioning(str(folder / "servers"))
 
     run.kill()
-    run.wait(10)
+    run.wait(60)
 
     assert len(servers) >= 1
     assert eventually(lambda: not mentioning(str(folder / "servers")))

@@ -264,13 +264,13 @@ def test_it_waits_for_a_place_that_becomes_free() -> None:
     def holds() -> None:
         places.take(writes=False)
         in_it.set()
-        go.wait(30)
+        go.wait(60)
         places.leave()
 
     holder = threading.Thread(target=holds)
     with ThreadPoolExecutor(1) as pool:
         holder.start()
-        in_it.wait(30)
+        in_it.wait(60)
         second = pool.submit(places.take, writes=False)
         until(lambda: places._waiting == 1)
         third = places.take(writes=False)

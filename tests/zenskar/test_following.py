@@ -46,7 +46,7 @@ def kafka_headers(settings: Settings, topic: str) -> dict[str, str]:
         {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": secrets.token_hex(4), "log_level": 3}
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions
+        partitions = consumer.list_topics(topic, timeout=60).topics[topic].partitions
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
         for _ in range(100):
             if found := [one for one in consumer.consume(1, timeout=0.1) if one.error() is None]:

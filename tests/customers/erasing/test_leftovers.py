@@ -195,7 +195,7 @@ def test_messages_of_a_former_record_are_emptied_too(both: StripeSide, known_by:
     run("stripe_reconcile", "--only", "missing_there")
     drift = Drift.objects.open().get()
     done = drifts_accept(ids=[drift.pk], actor="user:ann", reason="gone there")
-    operation_run(done.operation.pk, seconds=20)
+    operation_run(done.operation.pk, seconds=60)
     both.rest()
     if known_by in ("requests", "metadata"):
         Drift.objects.all().delete()

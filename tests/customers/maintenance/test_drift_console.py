@@ -67,7 +67,7 @@ def test_a_button_accepts_and_an_operation_repairs(
 
     answer = staff_client("operator").post(do(drift, "accept"), {"reason": "a copy"}, follow=True)
     operation = Operation.objects.get(kind="customers.repair")
-    operation_run(operation.pk, seconds=20)
+    operation_run(operation.pk, seconds=60)
 
     drift.refresh_from_db()
     assert f"operation {operation.pk}" in answer.content.decode()

@@ -25,7 +25,7 @@ def proposal(side: StripeSide, *words: str) -> Drift:
 
 def accept(drift: Drift) -> Drift:
     done = drifts_accept(ids=[drift.pk], actor="user:ann", reason="seen")
-    operation_run(done.operation.pk, seconds=20)
+    operation_run(done.operation.pk, seconds=60)
     drift.refresh_from_db()
     return drift
 

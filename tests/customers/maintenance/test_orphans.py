@@ -105,7 +105,7 @@ def test_a_person_decides_over_the_api(both: StripeSide, orphans: tuple[str, str
     run("drift", "list")
     from operations.long_actions.runner import operation_run
 
-    operation_run(accepted.json()["repaired_by"], seconds=20)
+    operation_run(accepted.json()["repaired_by"], seconds=60)
 
     assert (accepted.status_code, again.status_code, late.status_code, declined.status_code) == (202, 202, 409, 200)
     assert again.json() == accepted.json()

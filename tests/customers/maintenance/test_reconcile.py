@@ -357,7 +357,7 @@ def test_it_goes_on_where_it_was_killed(both: StripeSide) -> None:
         with pytest.raises(Died):
             dying_at(step)
     Operation.objects.update(lease_until=LONG_AGO, next_step_at=LONG_AGO)
-    operation = operation_run(operation.pk, seconds=20)
+    operation = operation_run(operation.pk, seconds=60)
     both.rest()
 
     assert killed == -signal.SIGKILL

@@ -148,11 +148,11 @@ def test_a_webhook_and_the_import_make_one_customer(both: StripeSide) -> None:
     start = threading.Barrier(2)
 
     def importing() -> None:
-        start.wait(10)
+        start.wait(60)
         run_in_transaction(lambda: records_import(integration, [record]))
 
     def hearing() -> None:
-        start.wait(10)
+        start.wait(60)
         webhooks_process_once()
 
     errors = in_threads(importing, hearing)

@@ -163,7 +163,7 @@ def test_a_client_reads_its_own_writes(api: Api, by: str) -> None:
         seen.append(names(api.get(f"{DIRECTORY}?q=ada&wait_for={event}")))
 
     def run() -> None:
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         projections_run_once()
 
     errors = in_threads(read, run)

@@ -75,7 +75,7 @@ def no_thread_outlives_its_test() -> Iterator[None]:
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("saga-"):
-            thread.join(timeout=20)
+            thread.join(timeout=60)
 
 
 def begun(action: Saga.Action, customer: Customer | None = None, **values: Any) -> Saga:

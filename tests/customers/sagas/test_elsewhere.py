@@ -78,7 +78,7 @@ def test_the_relay_goes_on_with_what_a_dead_process_left(side: Side, settings: S
     relay = Relay()
 
     relay.start()
-    went_on = heard.wait(20)
+    went_on = heard.wait(60)
     stopped = relay.stop()
 
     saga.refresh_from_db()

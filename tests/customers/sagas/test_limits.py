@@ -48,13 +48,13 @@ class Silence:
     def _strike(self, call: Call) -> None:
         if call.method == "create":
             self.asked.set()
-            assert self.speak.wait(20)
+            assert self.speak.wait(60)
 
 
 def joined() -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("saga-"):
-            thread.join(20)
+            thread.join(60)
 
 
 def test_it_says_where_to_look_when_the_limit_ends_first(side: Side, api: Api, settings: Settings) -> None:

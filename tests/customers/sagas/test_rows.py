@@ -202,20 +202,20 @@ def test_one_change_ends_while_the_next_begins_without_a_deadlock(side: Side) ->
             _until_so_many_wait(2)
 
     def begin() -> None:
-        assert holds.wait(10)
+        assert holds.wait(60)
         with suppress(CustomerBusy):
             began.append(saga_begin(Wanted(action=Action.UPDATE, customer_id=customer.pk, values={"name": "Zoe"})))
 
     def meet(name: str) -> None:
         if name == "local started":
             thread.start()
-            assert begins.wait(20)
+            assert begins.wait(60)
 
     errors: list[Exception] = []
     thread = threading.Thread(target=lambda: errors.extend(in_threads(hold, begin)))
     before = _deadlocks()
     ended = saga_run(lease, on_step=meet)
-    thread.join(20)
+    thread.join(60)
     if began:
         saga_run(began[0])
 

@@ -29,7 +29,7 @@ def running(sandbox: StripeSandbox, settings: Settings, live_server: LiveServer)
     until(lambda: sandbox.webhooks.posting() == 0)
 
 
-def until(true: Callable[[], object], *, seconds: float = 20) -> None:
+def until(true: Callable[[], object], *, seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < ends, "It did not happen in time."

@@ -124,7 +124,7 @@ def test_it_makes_one_customer_with_workers_that_take_it_from_each_other(yesterd
 
     def work() -> None:
         try:
-            together.wait(timeout=30)
+            together.wait(timeout=60)
             for _ in range(6):
                 SyncState.objects.filter(pk=state_id).update(lease_until="2020-01-01T00:00:00Z")
                 SyncAccount.objects.update(closed_until=None)

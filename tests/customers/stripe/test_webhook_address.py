@@ -317,7 +317,7 @@ def test_it_goes_by_the_bytes_and_their_signature_alone(
     if "Transfer-Encoding" in headers:
         del request["Content-Length"]
         body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
-    with closing(HTTPConnection(live_server.url.removeprefix("http://"), timeout=20)) as connection:
+    with closing(HTTPConnection(live_server.url.removeprefix("http://"), timeout=60)) as connection:
         connection.putrequest("POST", "/webhooks/stripe")
         for name, value in request.items():
             connection.putheader(name, value)

@@ -99,7 +99,7 @@ def test_it_inserts_one_row_when_two_relays_poke_at_the_same_moment(side: Side) 
 
     def relay(batch: list[object]) -> None:
         with transaction.atomic():
-            gate.wait(5)
+            gate.wait(60)
             SyncPokes().deliver(batch, Deadline.after(10))  # type: ignore[arg-type]
         connection.close()
 
@@ -107,7 +107,7 @@ def test_it_inserts_one_row_when_two_relays_poke_at_the_same_moment(side: Side) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert SyncState.objects.count() == len(customers)
     assert set(SyncState.objects.values_list("poke_count", flat=True)) == {2}

@@ -71,7 +71,7 @@ def test_it_gives_each_row_to_one_worker(side: Side) -> None:
     gate, taken = threading.Barrier(4), []
 
     def work() -> None:
-        gate.wait(5)
+        gate.wait(60)
         while leases := claim(3):
             taken.extend(lease.state_id for lease in leases)
         connection.close()
@@ -80,7 +80,7 @@ def test_it_gives_each_row_to_one_worker(side: Side) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert len(taken) == len(set(taken)) == 40
 
@@ -116,7 +116,7 @@ def test_it_lets_a_suspended_worker_change_nothing(side: Side) -> None:
     def sleep(call: Call) -> None:
         if call.method == "create" and not inside.is_set():
             inside.set()
-            assert awake.wait(10)
+            assert awake.wait(60)
 
     side.world.before.append(sleep)
     done: list[int] = []
@@ -127,13 +127,13 @@ def test_it_lets_a_suspended_worker_change_nothing(side: Side) -> None:
 
     thread = threading.Thread(target=suspended)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     past = timezone.now() - timedelta(seconds=1)
     SyncState.objects.update(lease_until=past, next_attempt_at=past)
     sync_due_once(budget=0)
     before = SyncState.objects.values().get()
     awake.set()
-    thread.join(10)
+    thread.join(60)
 
     assert done == [1]
     assert SyncState.objects.values().get() == before

@@ -28,7 +28,7 @@ def lock_in_reverse(first: Sequence[str], second: Sequence[str], *, retried: boo
             with connection.cursor() as cursor:
                 for number, statement in enumerate(statements):
                     if number == middle and len(runs) == 1:
-                        barrier.wait(timeout=10)
+                        barrier.wait(timeout=60)
                     cursor.execute(statement)
 
         try:
@@ -46,5 +46,5 @@ def lock_in_reverse(first: Sequence[str], second: Sequence[str], *, retried: boo
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     return errors

@@ -75,7 +75,7 @@ def test_it_lets_two_who_want_the_same_ones_in_any_order_wait_instead_of_deadloc
         thread.start()
         wait_until_somebody_waits_for_me()
         locks_take([BOB], holder="mine")
-    thread.join(timeout=10)
+    thread.join(timeout=60)
 
     assert taken == ["refused"]
     assert {lock.holder for lock in Lock.objects.all()} == {"mine"}
@@ -113,7 +113,7 @@ def test_it_lets_nobody_take_a_lock_before_what_was_begun_under_it_is_committed(
             thread.start()
             wait_until_somebody_waits_for_me()
             order.append("written")
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
     assert order == ["written", "taken"]
 

@@ -162,4 +162,4 @@ class Held:
 
     def __call__(self, batch: Batch) -> None:
         self.reached.set()
-        assert self.go_on.wait(20)
+        assert self.go_on.wait(60)

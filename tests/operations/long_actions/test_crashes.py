@@ -160,12 +160,12 @@ def test_it_rolls_back_a_worker_that_wakes_up_after_its_lease(acting: Acting) ->
     acting.carry_out = first  # type: ignore[method-assign,assignment]
     suspended = threading.Thread(target=lambda: in_threads(operations_run_once))
     suspended.start()
-    assert held.reached.wait(10)
+    assert held.reached.wait(60)
 
     run(operation)
     assert operation.state == OperationState.COMPLETED
     held.go_on.set()
-    suspended.join(20)
+    suspended.join(60)
 
     assert acted() == list(range(1, 61))
     operation.refresh_from_db()
@@ -180,13 +180,13 @@ def test_it_does_nothing_more_once_it_was_told_to_stop(acting: Acting, steer: ob
     acting.before = lambda batch: held(batch) if int(batch.items[0].key) > 100 else None
     worker = threading.Thread(target=lambda: in_threads(operations_run_once))
     worker.start()
-    assert held.reached.wait(10)
+    assert held.reached.wait(60)
 
     # It waits for no batch: that under way goes on only afterwards.
     steer(operation_id=operation.pk, actor="user:ann")  # type: ignore[operator]
     done = len(acted())
     held.go_on.set()
-    worker.join(20)
+    worker.join(60)
 
     operation.refresh_from_db()
     assert 0 < done < 1000

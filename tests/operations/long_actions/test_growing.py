@@ -72,7 +72,7 @@ def walk() -> Any:
 
 
 def test_it_carries_out_what_its_items_lead_to_once_each(walk: Operation) -> None:
-    operation = operation_run(walk.pk, seconds=10)
+    operation = operation_run(walk.pk, seconds=60)
 
     assert (operation.state, operation.items, operation.succeeded) == ("completed", 12, 12)
     assert operation_document(operation)["result"] == {"pages": 12}
@@ -90,7 +90,7 @@ def test_it_goes_on_with_the_page_at_which_its_worker_was_killed(walk: Operation
     percent = progress_document(walk)["percent"]
 
     Operation.objects.update(lease_until="2020-01-01T00:00:00Z", next_step_at="2020-01-01T00:00:00Z")
-    operation = operation_run(walk.pk, seconds=10)
+    operation = operation_run(walk.pk, seconds=60)
 
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert 0 < percent < 100
@@ -102,7 +102,7 @@ def test_it_leaves_other_operations_alone(walk: Operation) -> None:
     other = operation_create(kind="tests.pages", filter={}, reason="see", actor="user:ann")
     operation_start(operation_id=other.pk, actor="user:ann")
 
-    operation_run(walk.pk, seconds=10)
+    operation_run(walk.pk, seconds=60)
 
     other.refresh_from_db()
     assert (other.state, other.begun) == ("running", 0)

@@ -89,8 +89,8 @@ class Kafka:
         try:
             name = f"{self.prefix}.{topic}"
             wanted = 0
-            for number in range(len(consumer.list_topics(name, timeout=5).topics[name].partitions)):
-                low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=5)
+            for number in range(len(consumer.list_topics(name, timeout=60).topics[name].partitions)):
+                low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=60)
                 wanted += high - low
             found: list[Any] = []
             consumer.assign([TopicPartition(name, number, 0) for number in range(partitions)])

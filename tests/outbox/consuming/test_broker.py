@@ -68,7 +68,7 @@ class Workers:
             # One that is still starting ends as any process does; it has nothing in hand.
             self.until(lambda: _catches(one.pid, signal.SIGTERM))
         one.send_signal(with_signal)
-        return one.wait(30)
+        return one.wait(60)
 
 
 @pytest.fixture

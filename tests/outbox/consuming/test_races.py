@@ -24,7 +24,7 @@ def test_two_workers_that_hold_one_partition_handle_each_message_once(kafka: Kaf
 
     def wait(message: Message) -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     book.fails = wait
     records = [record(kafka, "a", sequence) for sequence in (1, 2, 3)]
@@ -38,11 +38,11 @@ def test_two_workers_that_hold_one_partition_handle_each_message_once(kafka: Kaf
     first = threading.Thread(target=work, args=["first"])
     second = threading.Thread(target=work, args=["second"])
     first.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     second.start()
     go_on.set()
-    first.join(20)
-    second.join(20)
+    first.join(60)
+    second.join(60)
 
     assert outcomes == {"first": {"success": 3}, "second": {"ignored": 3}}
     assert book.of("a") == [1, 2, 3]

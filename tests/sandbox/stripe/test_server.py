@@ -25,7 +25,7 @@ def server() -> Iterator[StripeSandboxServer]:
 
 @pytest.fixture
 def connection(server: StripeSandboxServer) -> Iterator[http.client.HTTPConnection]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     yield connection
     connection.close()
 
@@ -229,7 +229,7 @@ def test_it_refuses_forms_of_other_sites(server: StripeSandboxServer, connection
 
 def test_it_asks_for_the_key_on_an_exposed_page() -> None:
     with StripeSandboxServer(host=EVERYWHERE, exposed=True) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
         closed = ask(connection, "GET", "/")[0]
         opened = ask(connection, "GET", "/", Authorization="Basic c2tfdGVzdF9zYW5kYm94Og==")[0]

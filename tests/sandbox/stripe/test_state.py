@@ -76,7 +76,7 @@ def test_it_loses_nothing_that_it_answered_when_killed(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     url = process.stdout.readline().split()[-1]
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     headers = {"Authorization": "Bearer sk_test_sandbox", "Content-Type": "application/x-www-form-urlencoded"}
     ids = []
     for number in range(20):
@@ -85,7 +85,7 @@ def test_it_loses_nothing_that_it_answered_when_killed(tmp_path: Path) -> None:
     connection.close()
 
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
     sandbox = StripeSandbox(state=path)
@@ -103,7 +103,7 @@ def test_it_ends_cleanly_when_told_to(tmp_path: Path) -> None:
     process.stdout.readline()
 
     process.terminate()
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
 
     assert (process.returncode, errors) == (0, "")
 
@@ -111,7 +111,7 @@ def test_it_ends_cleanly_when_told_to(tmp_path: Path) -> None:
 def test_it_refuses_a_live_key_on_the_command_line() -> None:
     command = [sys.executable, "-m", "zenskar.sandbox.stripe", "--port", "0", "--api-key", "sk_live_secret"]
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 1
     assert "test keys only" in done.stderr

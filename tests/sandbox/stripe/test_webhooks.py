@@ -209,7 +209,7 @@ class Receiver:
 
     def stop(self) -> None:
         self.server.shutdown()
-        self.thread.join(10)
+        self.thread.join(60)
         self.server.server_close()
 
 
@@ -224,7 +224,7 @@ def test_it_posts_and_tries_again_until_a_2xx(receiver: Receiver) -> None:
     with StripeSandboxServer(webhook_url=receiver.url, webhook_secret=SECRET, retry_after=(0.01, 0.01, 0.01)) as server:
         create(server.sandbox, "Jenny")
 
-        arrived = [receiver.arrived.acquire(timeout=10) for _ in range(3)]
+        arrived = [receiver.arrived.acquire(timeout=60) for _ in range(3)]
 
         assert arrived == [True] * 3
         assert [verified(webhook) for webhook in receiver.got] == ["customer.created"] * 3
@@ -241,7 +241,7 @@ def test_it_posts_to_endpoints_made_through_the_api(receiver: Receiver) -> None:
         id = create(server.sandbox, "Jenny")
         send(server.sandbox, "DELETE", f"/v1/customers/{id}")
 
-        arrived = receiver.arrived.acquire(timeout=10)
+        arrived = receiver.arrived.acquire(timeout=60)
 
     assert arrived
     assert verified(receiver.got[0], endpoint["secret"]) == "customer.deleted"
