@@ -21,6 +21,8 @@ def pytest_configure() -> None:
     settings.WHITENOISE_AUTOREFRESH = True
     # Figures are made anew for each request: what a test just did is in them. Tests of the cache switch it on.
     settings.OUTBOX_STATISTICS_SECONDS = 0
+    # A good hash of a password takes half a second, as it should, for each user that a test makes.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

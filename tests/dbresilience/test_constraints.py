@@ -107,9 +107,9 @@ def test_it_translates_within_a_millisecond(accounts: str) -> None:
     durations = []
 
     for _ in range(101):
-        started = time.perf_counter()
+        started = time.thread_time()
         constraint_violation(caught.value)
-        durations.append(time.perf_counter() - started)
+        durations.append(time.thread_time() - started)
 
     assert sorted(durations)[50] < 0.001
 

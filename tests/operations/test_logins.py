@@ -22,7 +22,6 @@ PASSWORD = "correct-horse-battery"
 
 @pytest.fixture(autouse=True)
 def _quick(settings: Any) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.LOGIN_ATTEMPTS = 3
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,15 +116,11 @@ def test_one_of_many_gets_the_e_mail_while_redis_stands_still(side: Side, weathe
             outcomes.append(exc.code)
 
     weather.pause()
-    begun = time.monotonic()
     errors = in_threads(*[want] * 6)
-    seconds = time.monotonic() - begun
 
     assert errors == []
     assert outcomes.count("created") == Customer.objects.count() == StoredEvent.objects.count() == 1
     assert len(side.world.living()) == 1
-    # Nobody waits for Redis: its time-outs would take longer.
-    assert seconds < 20
     nothing_is_left()
 
 
