@@ -19,6 +19,7 @@ from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import Tracking
 from eventsourcing.postgres import PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
+from processors import processor_seconds
 
 TABLE = "CREATE TABLE bench_peer (id text PRIMARY KEY, name text, total bigint NOT NULL, last_sequence bigint NOT NULL)"
 UPSERT_ONE = """
@@ -38,6 +39,7 @@ CHECKSUM = (
 BATCH = 5_000
 PER_AGGREGATE = 20
 DATA = os.environ["PEER_PAYLOAD"]
+POSTMASTER = int(os.environ["PEER_POSTMASTER"])
 
 
 class Customer(Aggregate):
@@ -127,11 +129,14 @@ def main() -> int:
     view = app.factory.tracking_recorder(View)
     with view.datastore.transaction(commit=True) as cursor:
         cursor.execute(TABLE)
+    before = processor_seconds(POSTMASTER)
     seconds = by_runner(environment, count) if way == "runner" else by_batch(app, view, count)
+    after = processor_seconds(POSTMASTER)
     with view.datastore.transaction(commit=False) as cursor:
         cursor.execute(CHECKSUM)
         rows = [str(value) for value in cursor.fetchone().values()]
-    print(json.dumps({"seconds": seconds, "events": count, "checksum": rows}))
+    computed = None if before is None or after is None else after - before
+    print(json.dumps({"seconds": seconds, "computed": computed, "events": count, "checksum": rows}))
     app.close()
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import ClassVar
 
 import orjson
 import psycopg
@@ -69,6 +70,7 @@ def fold(rows: Iterable[tuple[str, int, str]]) -> str:
 
 class ByBatch(Projection):
     name = "by_batch"
+    reads: ClassVar[frozenset[str] | None] = frozenset()
     topics = frozenset({"customers"})
     tables = (Table("bench_batch", key=("id",), columns=("name", "total", "last_sequence")),)
     types = {"customer.updated": 1}
@@ -96,6 +98,7 @@ class Fourth(ByBatch):
 
 class Single(SingleEventProjection):
     name = "single"
+    reads: ClassVar[frozenset[str] | None] = frozenset()
     topics = frozenset({"customers"})
     tables = (Table("bench_single", key=("id",), columns=("name", "total", "last_sequence")),)
     types = {"customer.updated": 1}
@@ -105,10 +108,11 @@ class Single(SingleEventProjection):
         yield UPSERT_ONE.format(table=batch.table(self.tables[0])), (event.aggregate_id, name, event.sequence)
 
 
+# LIMIT 1 keeps the planner from reading the events from the first one on, which made the loop three times as slow.
 READ = """
 SELECT l.position, e.aggregate_id, e.sequence, e.payload::text
   FROM (SELECT position, event_id FROM outbox_log WHERE position > %s AND position <= %s) AS l
-  JOIN outbox_event e ON e.id = l.event_id ORDER BY l.position
+ CROSS JOIN LATERAL (SELECT * FROM outbox_event WHERE id = l.event_id LIMIT 1) AS e ORDER BY l.position
 """
 
 

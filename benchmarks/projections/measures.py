@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -12,7 +14,9 @@ from django.db import connection, transaction
 
 from benchmarks.outbox import load
 from benchmarks.projections.measured import CHECKSUM, CHECKSUM_WITHOUT_KEYS, SHAPES, by_hand
-from benchmarks.projections.peer import PER_AGGREGATE, peer_build
+from benchmarks.projections.peer import PER_AGGREGATE, Built
+from benchmarks.projections.processors import processor_seconds
+from outbox.events import NewEvent
 from outbox.publishing import publish, publish_many
 from outbox.sequencing import Sequencer
 from projections.builds import builds_ensure
@@ -23,8 +27,11 @@ PATH = "benchmarks.projections.measured"
 BATCH = 5_000
 
 
-def prepare(*names: str, events: int, old: int = 0) -> int:
-    """A log of so many sequenced events, after ``old`` ones that are done with; where the new ones begin."""
+def prepare(*names: str, events: int, old: int = 0, like_peer: bool = False) -> int:
+    """A log of so many sequenced events, after ``old`` ones that are done with; where the new ones begin.
+
+    They are of 1,000 aggregates in turn, or those that the peer publishes: 20 of an aggregate in a row.
+    """
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {load.TABLES} CASCADE")
     settings.PROJECTIONS = [f"{PATH}.{name}" for name in names]
@@ -39,7 +46,10 @@ def prepare(*names: str, events: int, old: int = 0) -> int:
     if old:
         load.fill_old(old)
     start = _head()
-    load.fill(load.keys("uniform", events))
+    if like_peer:
+        _publish_like_peer(events)
+    else:
+        load.fill(load.keys("uniform", events))
     sequencer = Sequencer()
     while (run := sequencer.sequence_once()) is not None and run.events:
         pass
@@ -54,11 +64,33 @@ def prepare(*names: str, events: int, old: int = 0) -> int:
 def catch_up(*names: str, events: int, old: int = 0) -> float:
     """Events per second through the engine, for each projection; with several, each takes all events."""
     prepare(*names, events=events, old=old)
-    began = time.perf_counter()
+    return _run(events, len(names)).rate
+
+
+def catch_up_like_peer(events: int) -> Built:
+    """The same with the peer's events."""
+    prepare("ByBatch", events=events, like_peer=True)
+    return _run(events, 1)
+
+
+def _run(events: int, builds: int) -> Built:
+    before, began = processor_seconds(postmaster()), time.perf_counter()
     done = projections_run_once(seconds=600)
-    seconds = time.perf_counter() - began
-    assert done >= events * len(names), done
-    return events / seconds
+    seconds, after = time.perf_counter() - began, processor_seconds(postmaster())
+    assert done >= events * builds, done
+    computed = float("nan") if before is None or after is None else after - before
+    with connection.cursor() as cursor:
+        cursor.execute(CHECKSUM_WITHOUT_KEYS)
+        checksum = [str(value) for value in cursor.fetchone()]
+    return Built(events / seconds, computed / events * 1e6, checksum)
+
+
+@cache
+def postmaster() -> int:
+    """The process of our server."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('data_directory')")
+        return int((Path(cursor.fetchone()[0]) / "postmaster.pid").read_text().splitlines()[0])
 
 
 def hand(events: int) -> float:
@@ -69,22 +101,6 @@ def hand(events: int) -> float:
     seconds = time.perf_counter() - began
     assert done == events, done
     return events / seconds
-
-
-def same_as_peer(events: int) -> bool:
-    """Whether the peer's two ways and ours end with the same table, but for the keys, which each makes its own."""
-    prepare("ByBatch", events=0)
-    with transaction.atomic():
-        publish_many(
-            load.new(f"c{number}", payload={**load.PAYLOAD, "name": f"n{number}-{nth}"})
-            for number in range(events // PER_AGGREGATE)
-            for nth in range(PER_AGGREGATE)
-        )
-    projections_run_once(seconds=600)
-    with connection.cursor() as cursor:
-        cursor.execute(CHECKSUM_WITHOUT_KEYS)
-        ours = [str(value) for value in cursor.fetchone()]
-    return ours == peer_build("runner", events).checksum == peer_build("batch", events).checksum
 
 
 def same_rows(events: int) -> bool:
@@ -153,6 +169,17 @@ def latency(seconds: float, rate: int) -> dict[str, float]:
         "max": ordered[-1],
         "rate": count / seconds,
     }
+
+
+def _publish_like_peer(events: int) -> None:
+    for start in range(0, events, BATCH):
+        with transaction.atomic():
+            publish_many(_renamed(number) for number in range(start, min(events, start + BATCH)))
+
+
+def _renamed(number: int) -> NewEvent:
+    aggregate, nth = divmod(number, PER_AGGREGATE)
+    return load.new(f"c{aggregate}", payload={**load.PAYLOAD, "name": f"n{aggregate}-{nth}"})
 
 
 def _head() -> int:

@@ -19,16 +19,24 @@ Way = Literal["runner", "batch"]
 
 @dataclass(frozen=True)
 class Built:
-    """Events a second, and the checksum of the table that was built, without its keys."""
+    """Events a second, the processors' microseconds for each, and the checksum of the table without its keys."""
 
     rate: float
+    microseconds: float
     checksum: list[str]
 
 
-def peer_build(way: Way, events: int) -> Built:
-    """Build the read model once, by its runner as shipped or by a batched loop on its events."""
+def peer_build(way: Way, events: int, *, postmaster: int) -> Built:
+    """Build the read model once, by its runner as shipped or by a batched loop on its events.
+
+    Args:
+        way: which.
+        events: how many.
+        postmaster: process of the server.
+    """
     environment = {name: text for name, text in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     environment |= {"PEER_DATABASE_URL": peers_database(), "PEER_PAYLOAD": json.dumps(PAYLOAD)}
+    environment["PEER_POSTMASTER"] = str(postmaster)
     done = subprocess.run(
         [peers_python(), SCRIPT, way, str(events)],
         env=environment,
@@ -40,4 +48,6 @@ def peer_build(way: Way, events: int) -> Built:
     if done.returncode:
         raise RuntimeError(f"eventsourcing: {done.stderr[-3000:]}")
     result = json.loads(done.stdout.splitlines()[-1])
-    return Built(events / float(result["seconds"]), result["checksum"])
+    return Built(
+        events / float(result["seconds"]), float(result["computed"] or "nan") / events * 1e6, result["checksum"]
+    )
