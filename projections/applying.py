@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
@@ -58,21 +58,22 @@ def events_apply(projection: Projection, build_id: int, events: Sequence[Event])
     return sorted(failures, key=lambda failure: failure.event.position)
 
 
-def those_through(events: Iterable[Event], failures: Sequence[Failed]) -> list[Event]:
+def those_through(events: Sequence[Event], failures: Sequence[Failed]) -> Sequence[Event]:
     """The events that neither failed nor wait behind one of their aggregate that did."""
     if not failures:
-        return list(events)
+        return events
     stops = {failure.event.aggregate: failure.event.position for failure in failures}
     return [event for event in events if event.position < stops.get(event.aggregate, event.position + 1)]
 
 
-def _known(projection: Projection, events: Sequence[Event]) -> tuple[list[Event], list[Failed]]:
+def _known(projection: Projection, events: Sequence[Event]) -> tuple[Sequence[Event], list[Failed]]:
     """Those of a type and version that the projection knows, and the first of each aggregate that is not."""
     types = projection.types
     if types is None or all(version <= types.get(type_, version - 1) for type_, version in set(map(_kind, events))):
-        return list(events), []
+        return events, []
     stopped: set[Aggregate] = set()
-    known, failures = [], []
+    known: list[Event] = []
+    failures: list[Failed] = []
     for event in events:
         newest = types.get(event.type)
         if stopped and event.aggregate in stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
@@ -104,6 +105,8 @@ def _kills(held: HeldBuild, read: OrderedRead) -> bool:
     return started > CRASHES
 
 
-def _unblocked(held: HeldBuild, events: list[Event]) -> list[Event]:
+def _unblocked(held: HeldBuild, events: Sequence[Event]) -> Sequence[Event]:
     waiting = aggregates_waiting(held.id, {event.aggregate for event in events})
+    if not waiting:
+        return events
     return [event for event in events if event.aggregate not in waiting]

@@ -39,10 +39,11 @@ def worth(amount: int) -> Callable[[Batch], None]:
     """The code is mended: what failed counts as this amount now."""
 
     def mend(batch: Batch) -> None:
-        batch.events[:] = [  # type: ignore[index]
+        events = [
             event._replace(payload_text=f'{{"amount": {amount}}}') if event.payload["amount"] == -500 else event
             for event in batch
         ]
+        object.__setattr__(batch, "events", events)
 
     return mend
 
