@@ -48,10 +48,11 @@ def rows_restore() -> None:
     with connection.cursor() as cursor:
         cursor.execute(TABLES_SQL)
         sizes = dict(cursor.fetchall())
-        filled = _filled([table for table in sizes if table not in _kept])
-        if large := [table for table in filled if sizes[table] >= TRUNCATED_FROM]:
+        tables = [table for table in sizes if table not in _kept]
+        # Those too that hold nothing but what was rolled back.
+        if large := [table for table in tables if sizes[table] >= TRUNCATED_FROM]:
             cursor.execute(f"TRUNCATE {', '.join(large)} CASCADE")
-        if small := [table for table in filled if sizes[table] < TRUNCATED_FROM]:
+        if small := _filled([table for table in tables if table not in large]):
             # Whoever still writes is waited for, as TRUNCATE does.
             deletes = "".join(f"DELETE FROM {table};" for table in small)
             lock = f"LOCK TABLE {', '.join(small)} IN SHARE ROW EXCLUSIVE MODE;"
