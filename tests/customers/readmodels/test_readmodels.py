@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
+from customers.events import DELETED as CUSTOMER_DELETED
+from customers.events import ERASED as CUSTOMER_ERASED
+from customers.events import UPDATED, customer_event
 from customers.models import ActivityDay, DirectoryEntry
 from customers.readmodels.directory import CustomerDirectory
 from customers.services import customer_create, customer_delete, customer_update
 from outbox.models import StoredEvent
+from outbox.publishing import publish
 from projections.models import Build, Failure
 from projections.runner import projections_run_once
+from projections.verifying import projection_verify
 from tests.customers.conftest import Api
 from tests.customers.races import in_threads
 from tests.projections.conftest import deposit, publish_deposits
@@ -77,6 +84,40 @@ def test_it_finds_customers_by_the_beginnings_of_words(api: Api, q: str, found: 
     projections_run_once()
 
     assert names(api.get(f"{DIRECTORY}/?q={quote(q)}")) == found
+
+
+@pytest.mark.feature("H8")
+@pytest.mark.parametrize("end", [CUSTOMER_DELETED, CUSTOMER_ERASED])
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one batch", "in a later batch"])
+def test_nothing_comes_back_after_a_deletion(api: Api, end: str, at_once: bool) -> None:
+    ada, eve = customer_create(name="Ada"), customer_create(name="Eve")
+    projections_run_once()
+    late = customer_event(ada, type=UPDATED, changed=["name"], origin="api", priority="bulk")
+    with transaction.atomic():
+        publish(customer_event(ada, type=end, changed=[], origin="api", priority="bulk"))
+    if not at_once:
+        projections_run_once()
+
+    for changed in (late, replace(late, payload={**late.payload, "name": "Ada again"})):
+        with transaction.atomic():
+            publish(changed)
+    customer_update(customer_id=eve.pk, changes={"name": "Eve Moore"})
+    projections_run_once()
+
+    assert names(api.get(DIRECTORY)) == ["Eve Moore"]
+    assert projection_verify(name="customer_directory").count == 0
+    assert not Failure.objects.exists()
+
+
+def test_a_row_that_was_lost_comes_back_with_the_next_event(api: Api) -> None:
+    ada = customer_create(name="Ada")
+    projections_run_once()
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM customers_directory")
+    customer_update(customer_id=ada.pk, changes={"name": "Ada King"})
+    projections_run_once()
+
+    assert names(api.get(DIRECTORY)) == ["Ada King"]
 
 
 @pytest.mark.parametrize(
