@@ -15,10 +15,9 @@ from customers.consistency.validating import consistency_validate
 from customers.integrations import integration_get
 from customers.sync.trying_again import integration_named
 from operations.audit import SYSTEM
+from operations.long_actions.beginning import operation_begin
 from operations.long_actions.kinds import Batch, Item, Kind, NewItem, Outcome, Plan, skipped, succeeded
-from operations.long_actions.planning import operation_create
-from operations.long_actions.steering import operation_start
-from operations.models import Operation, OperationItem
+from operations.models import Operation, OperationItem, OperationState
 from operations.serializers import StrictSerializer
 from outbox.wakeup import wake
 
@@ -112,10 +111,11 @@ def fix_begin(*, integration: str, dry_run: bool, actor: str, reason: str) -> Op
         reason: why.
     """
     filter = {"integration": integration, "dry_run": dry_run}
-    if (earlier := Operation.objects.open().filter(kind=FixConsistency.name, filter=filter).first()) is not None:
-        return earlier
-    operation = operation_create(kind=FixConsistency.name, filter=filter, reason=reason, actor=actor)
-    return operation_start(operation_id=operation.pk, actor=actor)
+    begun = Operation.objects.open().exclude(state=OperationState.PLANNED)
+    same = begun.filter(kind=FixConsistency.name, filter=filter).order_by("pk")
+    return operation_begin(
+        kind=FixConsistency.name, filter=filter, reason=reason, actor=actor, under_way=lambda: same.all().first()
+    )
 
 
 def consistency_fix_once() -> int:

@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from operations.correlation import correlation_bound
 from operations.errors import ProblemError
+from operations.long_actions.beginning import operation_begin
 from operations.long_actions.documents import operation_document, plan_document, progress_document
-from operations.long_actions.planning import operation_create, operation_plan
+from operations.long_actions.planning import operation_plan
 from operations.long_actions.runner import operation_run
 from operations.long_actions.steering import operation_cancel, operation_start
 from operations.models import Operation, OperationState
@@ -101,16 +102,26 @@ class OperatingCommand(BaseCommand):
         """A new operation, or the earlier one with the same filter that is not over."""
         actor = shell_actor()
         frozen, _ = operation_plan(kind=self.kind, filter=filter)
-        for earlier in Operation.objects.open().filter(kind=self.kind).order_by("pk"):
-            if not self.is_same(earlier.filter, frozen):
-                continue
-            if not options["again"]:
-                self.stderr.write(f"Going on with operation {earlier.pk}, begun before (--again begins anew).")
-                return operation_start(operation_id=earlier.pk, actor=actor) if earlier.begun == 0 else earlier
-            operation_cancel(operation_id=earlier.pk, actor=actor, note="Begun anew.")
+        found: list[Operation] = []
+
+        def under_way() -> Operation | None:
+            found.clear()
+            for earlier in Operation.objects.open().filter(kind=self.kind).order_by("pk"):
+                if not self.is_same(earlier.filter, frozen):
+                    continue
+                if options["again"]:
+                    operation_cancel(operation_id=earlier.pk, actor=actor, note="Begun anew.")
+                    continue
+                found.append(earlier)
+                is_new = earlier.state == OperationState.PLANNED
+                return operation_start(operation_id=earlier.pk, actor=actor) if is_new else earlier
+            return None
+
         reason = options["reason"] or f"manage.py {type(self).__module__.rpartition('.')[2]}"
-        operation = operation_create(kind=self.kind, filter=filter, reason=reason, actor=actor)
-        return operation_start(operation_id=operation.pk, actor=actor)
+        operation = operation_begin(kind=self.kind, filter=filter, reason=reason, actor=actor, under_way=under_way)
+        if found:
+            self.stderr.write(f"Going on with operation {operation.pk}, begun before (--again begins anew).")
+        return operation
 
     def is_same(self, earlier: dict[str, Any], frozen: dict[str, Any]) -> bool:
         """Whether an earlier operation that is not over is what is asked for now."""

@@ -29,10 +29,9 @@ from customers.reconciling.calling import BulkCalls
 from customers.reconciling.steps import CHUNK, Steps, chain_ended, put_off, run_open
 from customers.sync.trying_again import integration_named
 from operations.audit import SYSTEM
+from operations.long_actions.beginning import operation_begin
 from operations.long_actions.kinds import Batch, Item, Kind, NewItem, Outcome, Plan, failed, skipped
-from operations.long_actions.planning import operation_create
-from operations.long_actions.steering import operation_start
-from operations.models import Operation
+from operations.models import Operation, OperationState
 from operations.serializers import StrictSerializer
 
 # The list is read in windows of the age of its records, some of them at once: an answer takes long, and one reader
@@ -170,27 +169,32 @@ class ImportRemote(Reconcile):
 
 
 def comparison_under_way(kind: Kind, filter: Mapping[str, Any]) -> Operation | None:
-    """An operation that is not over and compares just the same; two at once would only share the rate."""
+    """An operation that was begun, is not over and compares just the same; two at once would only share the rate."""
     frozen = {**kind.freeze(filter), "until": ""}
-    for earlier in Operation.objects.open().filter(kind=kind.name).order_by("pk"):
+    begun = Operation.objects.open().exclude(state=OperationState.PLANNED)
+    for earlier in begun.filter(kind=kind.name).order_by("pk"):
         if {**earlier.filter, "until": ""} == frozen:
             return earlier
     return None
 
 
-def comparison_begin(integration: str, *, actor: str, reason: str) -> Operation:
+def comparison_begin(integration: str, *, actor: str, reason: str, dry_run: bool = False) -> Operation:
     """Begin to compare both sides, unless that is under way; the operation.
 
     Args:
         integration: name of the other side.
         actor: who, for the audit trail.
         reason: why.
+        dry_run: differences are written down, and nothing is mended.
     """
-    filter = {"integration": integration}
-    if (earlier := comparison_under_way(Reconcile(), filter)) is not None:
-        return earlier
-    operation = operation_create(kind=Reconcile.name, filter=filter, reason=reason, actor=actor)
-    return operation_start(operation_id=operation.pk, actor=actor)
+    filter = {"integration": integration, "dry_run": dry_run}
+    return operation_begin(
+        kind=Reconcile.name,
+        filter=filter,
+        reason=reason,
+        actor=actor,
+        under_way=lambda: comparison_under_way(Reconcile(), filter),
+    )
 
 
 def comparisons_begin_once() -> int:

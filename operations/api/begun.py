@@ -13,11 +13,10 @@ from rest_framework.views import APIView
 
 from operations.audit import actor_of
 from operations.idempotency.decorators import REPLAYED, idempotent
+from operations.long_actions.beginning import operation_begin
 from operations.long_actions.documents import operation_document
 from operations.long_actions.kinds import Kind
-from operations.long_actions.planning import operation_create
 from operations.long_actions.runner import operation_run
-from operations.long_actions.steering import operation_start
 from operations.models import Operation, OperationState
 from operations.permissions import require
 from operations.scopes import Scope
@@ -68,13 +67,13 @@ class BeginningView(APIView):
     def _begin(self, request: Request) -> Response | HttpResponse:
         require(request, self.kind.permission)
         filter = self.filter_of(request)
-        operation = self.begun(filter)
-        if operation is None:
-            actor = actor_of(request)
-            operation = operation_create(
-                kind=self.kind.name, filter=filter, reason=self.reason_of(request), actor=actor
-            )
-            operation = operation_start(operation_id=operation.pk, actor=actor)
+        operation = operation_begin(
+            kind=self.kind.name,
+            filter=filter,
+            reason=self.reason_of(request),
+            actor=actor_of(request),
+            under_way=lambda: self.begun(filter),
+        )
         return Response({"id": operation.pk}, status=status.HTTP_202_ACCEPTED)
 
     post.is_idempotent = True  # type: ignore[attr-defined]

@@ -67,10 +67,12 @@ def test_it_cleans_up_what_is_safe_and_proposes_the_rest(
 def test_it_takes_part_in_one_that_is_under_way(both: StripeSide, repairer: Api) -> None:
     from customers.reconciling.kinds import ORPHANS
     from operations.long_actions.planning import operation_create
+    from operations.long_actions.steering import operation_start
 
     earlier = operation_create(
         kind="customers.reconcile", filter={"integration": "stripe", "only": ORPHANS}, reason="see", actor="user:ann"
     )
+    operation_start(operation_id=earlier.pk, actor="user:ann")
 
     answer = repairer.post(PATH, None)
 

@@ -1,0 +1,52 @@
+"""Beginning an operation unless just that is under way: of several who ask at once, one begins it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from django.db import connection
+
+from dbresilience.transactions import run_in_transaction
+from operations.long_actions.planning import operation_create
+from operations.long_actions.steering import operation_start
+from operations.models import Operation
+
+# Who asks for one of a kind waits here until whoever asked before has committed, and so finds what that one began: each
+# statement after this one sees what was committed before it. No constraint can say it, for what is the same differs by
+# kind: of two comparisons the moments up to which they compare are not the same.
+TURN_SQL: Final = "SELECT pg_advisory_xact_lock(hashtextextended('operations.begin.' || %(kind)s, 0))"
+
+
+def operation_begin(
+    *,
+    kind: str,
+    filter: Mapping[str, Any],
+    reason: str,
+    actor: str,
+    under_way: Callable[[], Operation | None],
+) -> Operation:
+    """Plan and start an operation, or take what is under way; the operation.
+
+    Args:
+        kind: name of a registered kind.
+        filter: what it is to act upon.
+        reason: why, for the audit trail.
+        actor: who, as ``actor_of`` names them.
+        under_way: looks for one that does the same; None to begin one.
+
+    Raises:
+        InvalidOperation: there is no such kind, or no reason.
+        ValidationError: the filter is none of this kind.
+    """
+
+    def work() -> Operation:
+        with connection.cursor() as cursor:
+            cursor.execute(TURN_SQL, {"kind": kind})
+        earlier = under_way()
+        if earlier is not None:
+            return earlier
+        operation = operation_create(kind=kind, filter=filter, reason=reason, actor=actor)
+        return operation_start(operation_id=operation.pk, actor=actor)
+
+    return run_in_transaction(work)
