@@ -26,7 +26,7 @@ from customers.integrations import (
 )
 from customers.models import Customer, Drift, ReconcileRun, SyncState
 from customers.reconciling.calling import BulkCalls
-from customers.reconciling.steps import CHUNK, Steps, chain_ended, put_off, run_open
+from customers.reconciling.steps import CHUNK, READERS, Steps, chain_ended, put_off, run_open
 from customers.sync.trying_again import integration_named
 from operations.audit import SYSTEM
 from operations.long_actions.beginning import operation_begin
@@ -41,7 +41,6 @@ ORPHANS: Final = sorted(set(Drift.Kind.values) - {Drift.Kind.MISSING_HERE, Drift
 """Kinds of differences in which something belongs to nobody."""
 
 _SKEW: Final = timedelta(minutes=1)
-_THREADS: Final = 8
 _FAILURES_MOST: Final = 100
 _LONGEST_PAUSE: Final = 5.0
 _COUNTED_AT_MOST: Final = 1_000_000
@@ -65,7 +64,7 @@ class Reconcile(Kind):
     transactional = False
     repeatable = True
     grows = True
-    batch_size = _THREADS
+    batch_size = READERS
     filter_keys = {
         "integration": "name of the integration; may be left out where there is one",
         "dry_run": "true: differences are written down, and nothing is repaired or imported",

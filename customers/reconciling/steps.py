@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -34,6 +34,10 @@ from operations.models import ItemState, OperationItem
 
 PAGES_MOST: Final = 10
 PAGES_SECONDS: Final = 0.4
+READERS: Final = 8
+# A window that has no beginning is halved as if it began so long ago; one that is shorter is not halved.
+_UNKNOWN: Final = timedelta(days=3_650)
+_SHORTEST: Final = timedelta(seconds=10)
 CHUNK: Final = 5_000
 SWEPT_AT_ONCE: Final = 20_000
 
@@ -106,6 +110,7 @@ class Steps:
         if self._items("page:", ItemState.FAILED):
             return skipped(item, "given_up", "Another page could not be read.")
         after, then, count = item.data["after"], [], 0
+        oldest: datetime | None = None
         same: list[RemoteRecord] = []
         ends = time.monotonic() + PAGES_SECONDS
         since = datetime.fromisoformat(item.data["since"]) if item.data["since"] else None
@@ -119,15 +124,31 @@ class Steps:
                 break
             then += [_look(remote_id=remote_id) for remote_id in self._compared(page, same)]
             after, count = page.after, count + 1
+            oldest = page.records[-1].created_at if page.records else oldest
             if not after or count >= PAGES_MOST or time.monotonic() > ends:
                 break
         if same:
             run_in_transaction(lambda: self._settle(same, ()))
         if after:
-            number = item.data["number"] + 1
-            name = f"page:{item.data['window']}:{number}"
-            then.append(NewItem(name, {**_plain(item.data), "number": number, "after": after}))
+            then += self._following(item, after, oldest)
         return succeeded(item, f"{count} pages", then=then)
+
+    def _following(self, item: Item, after: str, oldest: datetime | None) -> Sequence[NewItem]:
+        """The rest of a window; as two when there are fewer readers than may be, for each waits for its answers."""
+        number, window = item.data["number"] + 1, item.data["window"]
+        rest = {**_plain(item.data), "number": number, "after": after}
+        since = item.data["since"]
+        begins = datetime.fromisoformat(since) if since else oldest and oldest - _UNKNOWN
+        if len(self._batch.items) < READERS and oldest and begins and oldest - begins > _SHORTEST:
+            # On whole seconds, for so the other side compares them.
+            middle = (begins + (oldest - begins) / 2).replace(microsecond=0).isoformat()
+            older = {**rest, "since": since, "until": middle, "after": "", "number": 0, "window": f"{window}.{number}"}
+            newer = {**rest, "since": middle}
+            return [
+                NewItem(f"page:{window}:{number}", newer),
+                NewItem(f"page:{window}.{number}:0", older),
+            ]
+        return [NewItem(f"page:{window}:{number}", rest)]
 
     def _read(self, since: datetime | None, until: datetime, after: str) -> RecordPage:
         found: RecordPage = self._call(lambda: self._integration.page(since=since, until=until, after=after))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+import orjson
 import requests
 import stripe
 from requests.adapters import HTTPAdapter
@@ -38,8 +39,26 @@ _KEY: Final = re.compile(r"\b([sr]k_(?:test|live)_|whsec_)\w+")
 # Otherwise it keeps an id in the home folder of whoever runs this, and sends it and how long each call took.
 stripe.enable_telemetry = False
 
-_clients: dict[tuple[int, StripeSettings], stripe.StripeClient] = {}
+_clients: dict[tuple[int, StripeSettings, type[stripe.RequestsClient]], stripe.StripeClient] = {}
 _guard = threading.Lock()
+_kept = threading.local()
+
+
+class _Reader(stripe.RequestsClient):
+    """Keeps what was answered for its own thread, and lets the library see an empty object.
+
+    The library logs, reads and wraps every answer; of a page of a hundred customers that costs more than all the rest.
+    What is no success it gets as it is, for it knows all errors.
+    """
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        content, status, answered = super().request(method, url, headers, post_data)
+        if status != 200:
+            return content, status, answered
+        _kept.content = content
+        return b"{}", status, answered
 
 
 def stripe_client(config: StripeSettings) -> stripe.StripeClient:
@@ -48,18 +67,43 @@ def stripe_client(config: StripeSettings) -> stripe.StripeClient:
     Raises:
         ConfigurationError: there is no key, it is none, or it is a live one and would go to another server.
     """
+    return _client(config, stripe.RequestsClient)
+
+
+def stripe_read(config: StripeSettings, path: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """One GET whose answer is read as plain JSON, without the library's objects.
+
+    Args:
+        path: as ``/v1/customers``.
+        params: of the query.
+
+    Raises:
+        IntegrationError: as any other call.
+    """
+    with errors_translated():
+        _client(config, _Reader).raw_request("get", path, **params)
+    try:
+        found: dict[str, Any] = orjson.loads(_kept.content)
+    except orjson.JSONDecodeError as exc:
+        raise RetryableError("The answer is no JSON.", code="no_answer") from exc
+    finally:
+        del _kept.content
+    return found
+
+
+def _client(config: StripeSettings, http: type[stripe.RequestsClient]) -> stripe.StripeClient:
     key_check(config)
     # The process is part of the key: a child must not share sockets with its parent after a fork.
-    key = (os.getpid(), config)
+    key = (os.getpid(), config, http)
     with _guard:
         if key not in _clients:
             for old in [other for other in _clients if other[0] != key[0]]:
                 del _clients[old]
-            _clients[key] = _client_new(config)
+            _clients[key] = _client_new(config, http)
         return _clients[key]
 
 
-def _client_new(config: StripeSettings) -> stripe.StripeClient:
+def _client_new(config: StripeSettings, http: type[stripe.RequestsClient]) -> stripe.StripeClient:
     session = requests.Session()
     # Only what is configured here counts: no proxies, no netrc and no certificates from the environment by accident.
     session.trust_env = config.is_real
@@ -72,7 +116,7 @@ def _client_new(config: StripeSettings) -> stripe.StripeClient:
         base_addresses={"api": config.api_base} if config.api_base else None,
         # Every repeat passes our own gate and ladder, with the key that was written down: none is made unseen.
         max_network_retries=0,
-        http_client=stripe.RequestsClient(timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), session=session),
+        http_client=http(timeout=(CONNECT_TIMEOUT, READ_TIMEOUT), session=session),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from customers.emails import email_with_ascii_domain
@@ -19,7 +20,7 @@ from customers.integrations import (
     RemoteRecord,
 )
 from customers.stripe import mapping
-from customers.stripe.client import CALL_TIMEOUT, errors_translated, stripe_client
+from customers.stripe.client import CALL_TIMEOUT, errors_translated, stripe_client, stripe_read
 from customers.stripe.conf import stripe_settings
 from customers.stripe.events import events_page
 from customers.stripe.finding import CreatedSearch
@@ -99,7 +100,7 @@ class StripeIntegration(Integration):
         return search.steps(resume)
 
     def page(self, *, since: datetime | None, until: datetime, after: str = "") -> RecordPage:
-        return customers_page(self._client, since=since, until=until, after=after)
+        return customers_page(partial(stripe_read, self._config), since=since, until=until, after=after)
 
     def delete_obstacle(self, *, remote_id: str) -> str:
         try:

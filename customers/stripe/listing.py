@@ -4,18 +4,22 @@ so, and building an object of each part of each customer would cost more than al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from customers.integrations import PermanentError, RecordPage
 from customers.stripe import mapping
-from customers.stripe.client import errors_translated
 
 PAGE: Final = 100
+_PATH: Final = "/v1/customers"
+
+Read = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
-def customers_page(client: Any, *, since: datetime | None, until: datetime, after: str) -> RecordPage:
+def customers_page(
+    read: Callable[[str, Mapping[str, Any]], dict[str, Any]], *, since: datetime | None, until: datetime, after: str
+) -> RecordPage:
     """One page, newest first.
 
     A page begins after the last customer of the one before. If that one is unknown by now, it begins at the second in
@@ -29,19 +33,13 @@ def customers_page(client: Any, *, since: datetime | None, until: datetime, afte
     if last_id:
         params["starting_after"] = last_id
     try:
-        listed = _listed(client, params)
+        listed = read(_PATH, params)
     except PermanentError as exc:
         if not last_id or exc.code != "resource_missing":
             raise
         window.pop("lt")
-        listed = _listed(client, {"limit": PAGE, "created": {**window, "lte": int(second)}})
+        listed = read(_PATH, {"limit": PAGE, "created": {**window, "lte": int(second)}})
     customers = listed["data"]
     records = tuple(mapping.record_of(customer) for customer in customers)
     last = customers[-1] if customers and listed.get("has_more") else None
     return RecordPage(records=records, after=f"{last['id']}:{last['created']}" if last else "")
-
-
-def _listed(client: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    with errors_translated():
-        found: dict[str, Any] = client.raw_request("get", "/v1/customers", **params).data
-        return found

@@ -8,27 +8,32 @@ import threading
 from typing import Any
 
 import pytest
+import stripe
 from django.core.management import call_command
 from django.db import transaction
+from django.utils import timezone
 from pytest_django import Settings
 
+from customers.integrations import RetryableError
 from customers.models import Conflict, Customer, Drift, ReconcileRun, ReconcileSeen, SyncRequest, SyncState
-from customers.reconciling import kinds
+from customers.reconciling import kinds, steps
 from customers.reconciling.drifts import drifts_prune_once
 from customers.reconciling.kinds import comparisons_begin_once
 from customers.reconciling.steps import Steps
 from customers.services import customer_create, customer_delete, customer_update
+from customers.stripe.integration import StripeIntegration
 from operations.long_actions.documents import operation_document
 from operations.long_actions.kinds import Item, Outcome
 from operations.long_actions.planning import operation_create
 from operations.long_actions.runner import operation_run, operations_run_once
 from operations.long_actions.steering import operation_start
-from operations.models import Operation
+from operations.models import Operation, OperationItem
 from tests.children import child_run
 from tests.customers.maintenance.conftest import linked, run, unheard
 from tests.customers.races import in_threads, wait_until_somebody_waits_for_me
 from tests.customers.stripe.conftest import StripeSide
 from tests.customers.sync.conftest import Died
+from zenskar.sandbox.stripe.dashboard import customers_fill
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.feature("G5", "H6", "C4")]
 
@@ -493,3 +498,30 @@ def test_what_ended_long_ago_is_removed(both: StripeSide) -> None:
 
     assert (young, drifts_prune_once()) == (1, 1)
     assert not Drift.objects.exists()
+
+
+@pytest.mark.feature("G5")
+def test_a_long_window_is_halved_until_there_are_enough_readers(
+    both: StripeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every record is read, each by one reader or by the one that begins where it ended."""
+    monkeypatch.setattr(steps, "PAGES_MOST", 1)
+    customers_fill(both.sandbox, 1_500, days=200)
+
+    status, document = run("stripe_import")
+
+    windows = OperationItem.objects.filter(key__startswith="page:").values_list("data__window", flat=True)
+    assert (status, document["result"]["imported"]) == (0, 1_500)
+    assert len({str(window) for window in windows if "." in str(window)}) >= 2
+    assert Customer.objects.count() == 1_500
+
+
+@pytest.mark.feature("G5")
+def test_an_answer_that_is_no_json_is_asked_for_again(both: StripeSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    integration = StripeIntegration()
+    monkeypatch.setattr(stripe.RequestsClient, "request", lambda *arguments, **more: (b"<html>", 200, {}), raising=True)
+
+    with pytest.raises(RetryableError) as caught:
+        integration.page(since=None, until=timezone.now())
+
+    assert caught.value.code == "no_answer"

@@ -75,7 +75,8 @@ def _customer_add(sandbox: StripeSandbox, id: str, document: dict[str, Any]) -> 
 
 
 def _customers_fill(sandbox: StripeSandbox, id: str, document: dict[str, Any]) -> Any:
-    return {"added": dashboard.customers_fill(sandbox, int(document["count"]))}
+    count, days = int(document["count"]), int(document.get("days", 0))
+    return {"added": dashboard.customers_fill(sandbox, count, days=days)}
 
 
 def _customer_edit(sandbox: StripeSandbox, id: str, document: dict[str, Any]) -> Any:

@@ -20,16 +20,18 @@ def customer_add(sandbox: StripeSandbox, fields: Mapping[str, Any]) -> dict[str,
         return customers.customer_create(sandbox, _call("POST", "", params))
 
 
-def customers_fill(sandbox: StripeSandbox, count: int, *, per_second: int = 0) -> int:
+def customers_fill(sandbox: StripeSandbox, count: int, *, per_second: int = 0, days: int = 0) -> int:
     """Make an account large at once: ``count`` customers that no event tells of. Returns how many.
 
-    With ``per_second`` their creation times go on from now, so many in each second; else all of them are of now.
+    With ``per_second`` their creation times go on from now, so many in each second; with ``days`` they are spread
+    evenly over so many days until now; else all of them are of now.
     """
     with sandbox.store.transaction():
         for number in range(count):
             customer = customers.customer_blank(sandbox)
             customer["name"], customer["email"] = f"Filler {number}", f"filler{number}@example.com"
             customer["created"] += number // per_second if per_second else 0
+            customer["created"] -= days * 86_400 * (count - number) // count
             sandbox.customer_store(customer)
     return count
 
