@@ -28,6 +28,34 @@ class DriftQuerySet(QuerySet["Drift"]):
         """Proposals: those that wait for a person."""
         return self.filter(status=Drift.Status.OPEN)
 
+    def about(self, state: SyncState) -> DriftQuerySet:
+        """Those that wait for a person and speak of this state, its record or its customer.
+
+        By the unique index of open ones and by the index of states; nearly always there is none.
+        """
+        subjects = [f"remote:{state.remote_id}"] if state.remote_id else []
+        subjects += [f"customer:{state.customer_id}"] if state.customer_id else []
+        whose = Q(integration=state.integration, account=state.account, livemode=state.livemode, subject__in=subjects)
+        return self.open().filter(whose | Q(state=state.pk))
+
+    def end_settled(self, state: SyncState, status: str) -> int:
+        """End what a synchronisation that ended with ``status`` has mended, or asks a person about itself.
+
+        A second record of a customer is none of that, unless it is the one that is gone.
+        """
+        rows, outcome = self.about(state), "Both sides agree since a synchronisation."
+        match status:
+            case SyncState.Status.DELETED:
+                pass
+            case SyncState.Status.IN_SYNC:
+                rows = rows.exclude(kind=Drift.Kind.DUPLICATE_LINK)
+            case SyncState.Status.CONFLICT:
+                rows = rows.filter(kind__in=[Drift.Kind.FIELD_DIFFERENCE, Drift.Kind.TOMBSTONE])
+                outcome = "It is a conflict by now, and decided there."
+            case _:
+                return 0
+        return rows.update(status=Drift.Status.GONE, ended_at=Now(), outcome=outcome)
+
 
 class Drift(models.Model):
     """One difference, and the repair that is proposed for it, or was made by rule."""

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from customers.integrations import Integration, RemoteRecord
-from customers.models import Drift
+from customers.models import Drift, SyncState
 from customers.reconciling.conf import reconcile_settings
 from customers.reconciling.findings import Finding, Kind, Repair, subject_of
 from dbresilience.transactions import run_in_transaction
@@ -35,9 +35,14 @@ DELETE FROM customers_reconcileseen WHERE id IN (
 
 
 def drift_record(integration: Integration, finding: Finding, *, operation_id: int) -> Drift | None:
-    """Write a finding down, or that it was found again; None when a person decided to leave just that as it is."""
+    """Write a finding down, or that it was found again.
+
+    None when a person decided to leave just that as it is, or when the sync state moved since.
+    """
 
     def work() -> Drift | None:
+        if _moved(finding):
+            return None
         others = _of(integration, finding.subject).filter(status=Status.OPEN).exclude(kind=finding.kind)
         others.update(status=Status.GONE, ended_at=Now(), outcome="It is another difference now.")
         rows = _of(integration, finding.subject)
@@ -123,6 +128,14 @@ def drifts_prune_once() -> int:
         while count := run_in_transaction(lambda statement=statement: _removed(statement, days)):  # type: ignore[misc]
             removed += count
     return removed
+
+
+def _moved(finding: Finding) -> bool:
+    """Whether somebody worked on the state since; its lock holds off whoever is about to settle it."""
+    if finding.state_id is None or finding.marks is None:
+        return False
+    states = SyncState.objects.select_for_update(no_key=True).filter(pk=finding.state_id)
+    return list(states.values_list("lease_token", "poke_count")) not in ([finding.marks], [])
 
 
 def _removed(statement: str, days: int) -> int:

@@ -7,7 +7,7 @@ what was seen may be a change of ours on its way, and nothing is said. So a late
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -55,7 +55,9 @@ def record_examine(integration: Integration, remote_id: str, *, call: Call) -> F
         return None
     found = _Examination(integration, remote_id, record, call).finding()
     # Whether it may be deleted is a call of its own; the state must still be where it was.
-    return found if _at_rest(integration, remote_id) == before else None
+    if found is None or _at_rest(integration, remote_id) != before:
+        return None
+    return replace(found, marks=(before.token, before.pokes)) if found.state_id == before.state_id else found
 
 
 def unpushed_examine(integration: Integration, customer_id: UUID) -> Finding | None:

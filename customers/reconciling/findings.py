@@ -30,6 +30,7 @@ class Finding:
         repair: what mends it.
         destroys: the repair deletes something on either side.
         why_not: why a person must decide; empty when the repair is safe by rule.
+        marks: token and pokes of the sync state while it was so; None where there is none to compare.
     """
 
     kind: Drift.Kind
@@ -41,6 +42,7 @@ class Finding:
     repair: Drift.Repair = Repair.NOTHING
     destroys: bool = False
     why_not: str = ""
+    marks: tuple[int, int] | None = None
 
     @property
     def safe(self) -> bool:

@@ -14,10 +14,11 @@ from uuid import UUID
 
 import orjson
 from django.db import connection
+from django.db.models.functions import Now
 
 from customers.importing.batches import customers_import
 from customers.integrations import Fields, Integration, RemoteRecord
-from customers.models import Conflict, Customer, SyncState
+from customers.models import Conflict, Customer, Drift, SyncState
 from customers.sync.fields import customer_changes, fields_hash, root_of
 from customers.sync.settle import Question, question_add
 
@@ -84,6 +85,14 @@ def records_import(integration: Integration, records: Sequence[RemoteRecord]) ->
             done.customers[record.remote_id] = customer_id
             links.append((states[record.remote_id], customer_id, theirs))
     _link(links)
+    if links:
+        subjects = [f"remote:{remote_id}" for remote_id in done.customers]
+        waiting = Drift.objects.open().filter(
+            integration=integration.name, account=integration.account, livemode=integration.livemode
+        )
+        waiting.filter(kind=Drift.Kind.MISSING_HERE, subject__in=subjects).update(
+            status=Drift.Status.GONE, ended_at=Now(), outcome="It was imported."
+        )
     if done.singly:
         with connection.cursor() as cursor:
             cursor.execute(SINGLY_SQL, {"states": [states[remote_id] for remote_id in done.singly]})

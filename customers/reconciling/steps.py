@@ -222,7 +222,7 @@ class Steps:
     def _mended(self, item: Item, finding: Finding) -> Outcome:
         drift = drift_record(self._integration, finding, operation_id=self._operation_id)
         if drift is None:
-            return succeeded(item, "declined before")
+            return succeeded(item, "declined before, or looked at meanwhile")
         if self._dry_run or finding.destroys or not finding.safe or drift.status != Drift.Status.OPEN:
             return succeeded(item, f"found: {finding.kind}")
         try:

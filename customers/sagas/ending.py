@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from customers.errors import CustomerError
-from customers.models import Customer, Saga, SagaStep, SyncState
+from customers.models import Customer, Drift, Saga, SagaStep, SyncState
 from customers.sagas.answers import customer_answer, undone_answer, undone_document
 from customers.sagas.forgetting import create_forget
 from customers.sagas.lease import saga_locked
@@ -118,6 +118,8 @@ def _states_settle(saga: Saga, customer: Customer) -> None:
     states.update(**_FREE, customer=customer, last_success_at=Now())
     if saga.action == Saga.Action.DELETE:
         states.update(status=SyncState.Status.DELETED, **_NO_ERROR)
+        for state in states:
+            Drift.objects.end_settled(state, SyncState.Status.DELETED)
         return
     # Of a customer that had other trouble before, the next look says whether it is over.
     calm = Q(status=SyncState.Status.IN_SYNC) | Q(status=SyncState.Status.PENDING, dirty_at__isnull=True)

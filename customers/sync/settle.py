@@ -22,7 +22,7 @@ from customers.integrations import (
     PermissionMissing,
     RateLimited,
 )
-from customers.models import Conflict, SyncState
+from customers.models import Conflict, Drift, SyncState
 from customers.sync.fields import fields_hash
 from customers.sync.lease import lease_locked
 from customers.sync.work import Work
@@ -139,6 +139,9 @@ def settle(
     elif state.dirty_at is None:
         columns["dirty_at"] = Now()
     _give_back(state, columns)
+    if not look_again:
+        # Under the lock of the row: who found a difference before it moved asks for it too, and then writes nothing.
+        Drift.objects.end_settled(state, status)
 
 
 def settle_put_off(work: Work, seconds: float) -> None:

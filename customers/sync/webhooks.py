@@ -18,7 +18,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from customers.integrations import Integration, RemoteMessage, RemoteRecord, integration_get
-from customers.models import Erasure, Priority, Saga, SyncRequest, SyncState, Webhook
+from customers.models import Drift, Erasure, Priority, Saga, SyncRequest, SyncState, Webhook
 from customers.sync.fields import fields_hash, root_of
 from dbresilience.transactions import run_in_transaction
 from operations.correlation import correlation_id, correlations_named
@@ -194,6 +194,9 @@ class _Verdicts:
         )
         self._by_customer |= {(s.integration, creates[s.saga_id]): s for s in states if s.saga_id in creates}
         self._in_flight = set(SyncRequest.objects.in_flight().filter(state__in=states).values_list("state", flat=True))
+        # Where a comparison found a difference, news that all is as it was ends it: that is worth a look.
+        at_odds = Drift.objects.open().filter(state__in=states, kind=Drift.Kind.FIELD_DIFFERENCE)
+        self._at_odds = set(at_odds.values_list("state", flat=True))
         # Requests of ours that caused a message, by their idempotency keys.
         uids = {uid for _, key in self._read.values() if (uid := uuid_of(key.rpartition(":")[0])) is not None}
         requests = SyncRequest.objects.filter(uid__in=uids).select_related("state") if uids else []
@@ -297,7 +300,7 @@ class _Verdicts:
         if record is None or record.deleted or not at_rest or state.status != SyncState.Status.IN_SYNC:
             return False
         held = {name: value for name, value in record.fields.items() if root_of(name) in integration.roots}
-        return bool(state.base_hash) and fields_hash(held) == state.base_hash
+        return bool(state.base_hash) and fields_hash(held) == state.base_hash and state.pk not in self._at_odds
 
     def _creator(self, webhook: Webhook, key: str) -> SyncState | None:
         reference = self._reference(webhook)

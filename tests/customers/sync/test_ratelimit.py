@@ -162,15 +162,17 @@ def test_a_person_waits_for_few_calls_behind_a_crowd_of_bulk_ones(
     world: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate, stop, taken = 20.0, threading.Event(), threading.Semaphore(0)
-    ahead: list[float] = []
-    awaited = Gate._awaited
+    ahead: list[int] = []
+    reserve = Gate._reserved
 
-    def noted(self: Gate, moment: float, wait: float) -> float:
-        if threading.current_thread() is threading.main_thread():
-            ahead.append(wait * rate)
-        return awaited(self, moment, wait)
+    def noted(self: Gate, priority: Priority, ends: float) -> tuple[float, float]:
+        asked = time.time()
+        moment, wait = reserve(self, priority, ends)
+        if priority == Priority.INTERACTIVE:
+            ahead.append(sum(asked < one < moment for one in SyncAccount.objects.get().starts))
+        return moment, wait
 
-    monkeypatch.setattr(Gate, "_awaited", noted)
+    monkeypatch.setattr(Gate, "_reserved", noted)
 
     def take_all() -> None:
         while not stop.is_set():
@@ -189,8 +191,9 @@ def test_a_person_waits_for_few_calls_behind_a_crowd_of_bulk_ones(
     for thread in threads:
         thread.join()
 
-    # Moments reserved ahead of it, of eight bulk calls that want one.
-    assert max(ahead, default=0.0) <= 4
+    # Moments reserved ahead of it, of eight bulk calls that want one; one more may be taken while it asks.
+    assert len(ahead) == 3
+    assert max(ahead) <= 2
 
 
 @pytest.mark.feature("G5")
