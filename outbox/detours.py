@@ -9,7 +9,7 @@ the lane's row while they do, and so does the settle: it sees whether that happe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,28 +40,39 @@ SELECT EXISTS (SELECT FROM outbox_detour WHERE subscription_id = %(name)s AND la
 """
 # Takes due detours and counts the attempt before it is made: an event that kills its worker must run out of attempts
 # as well. The due moment goes ahead by a lease, in case that happens. ``started`` still being set says that it did;
-# such a detour is served alone. A detour whose delivery was resolved by hand has no attempt to count.
+# such a detour is a suspect and is started alone, or those that wait for their turn after the killer would run out of
+# attempts with it, never tried. The one that is due longest decides whether it is a suspect's turn. A detour whose
+# delivery was resolved by hand has no attempt to count.
 START_SQL: Final = """
-WITH due AS (
-  SELECT t.id, t.started FROM outbox_detour t
+WITH candidates AS (
+  SELECT t.id, t.due, t.started,
+         t.started OR EXISTS (SELECT FROM outbox_delivery d
+                               WHERE d.subscription_id = %(name)s AND d.state = 'retrying'
+                                 AND d.aggregate_type = t.aggregate_type AND d.aggregate_id = t.aggregate_id
+                                 AND d.sequence = t.next_sequence AND d.error_class = 'crash') AS suspect
+    FROM outbox_detour t
     JOIN outbox_lane l ON l.subscription_id = t.subscription_id AND l.lane = t.lane
     JOIN unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS h (lane, epoch)
       ON h.lane = l.lane AND h.epoch = l.epoch
    WHERE t.subscription_id = %(name)s AND t.due <= (SELECT clock_timestamp())
    ORDER BY t.due LIMIT %(most)s
+), due AS (
+  SELECT c.id, c.suspect FROM candidates c
+    JOIN (SELECT id, suspect FROM candidates ORDER BY due, id LIMIT 1) AS first
+      ON first.id = c.id OR NOT (first.suspect OR c.suspect)
 ), begun AS (
   UPDATE outbox_detour t SET started = true, due = clock_timestamp() + %(seconds)s * interval '1 second'
     FROM due WHERE t.id = due.id
-  RETURNING t.id, t.lane, t.aggregate_type, t.aggregate_id, t.next_sequence, due.started
+  RETURNING t.id, t.lane, t.aggregate_type, t.aggregate_id, t.next_sequence, due.suspect
 ), counted AS (
   UPDATE outbox_delivery d SET attempts = d.attempts + 1, updated_at = clock_timestamp()
     FROM begun b
    WHERE d.subscription_id = %(name)s AND d.state = 'retrying' AND d.aggregate_type = b.aggregate_type
      AND d.aggregate_id = b.aggregate_id AND d.sequence = b.next_sequence
-  RETURNING b.id, d.attempts, d.attempts_before, d.error_class
+  RETURNING b.id, d.attempts, d.attempts_before
 )
-SELECT b.id, b.lane, b.aggregate_type, b.aggregate_id, b.next_sequence, b.started,
-       COALESCE(c.attempts - c.attempts_before, 0), COALESCE(c.error_class, ''), COALESCE(c.attempts, 0)
+SELECT b.id, b.lane, b.aggregate_type, b.aggregate_id, b.next_sequence, b.suspect,
+       COALESCE(c.attempts - c.attempts_before, 0), COALESCE(c.attempts, 0)
   FROM begun b LEFT JOIN counted c USING (id) ORDER BY b.id
 """
 RESOLVE_SQL: Final = """
@@ -101,7 +112,7 @@ class Serving:
         next_sequence: of the event that failed.
         attempts: of this round made for that event, this one included; 0 if it has no retrying delivery.
         number: attempts made for that event in all, this one included.
-        alone: whether it may have killed a worker.
+        alone: whether it may have killed a worker; then it is the only one.
         events: those to deliver now, in order.
         following: the sequence number after the last one that was read.
         all_read: whether none waits behind ``events``.
@@ -158,8 +169,8 @@ def detours_start(
             aggregate=(row[2], row[3]),
             next_sequence=row[4],
             attempts=row[6],
-            number=row[8],
-            alone=row[5] or row[7] == ErrorClass.CRASH,
+            number=row[7],
+            alone=row[5],
             events=read[row[2], row[3]][0],
             following=read[row[2], row[3]][1],
             all_read=read[row[2], row[3]][2],
@@ -189,14 +200,18 @@ class _Sorted:
 
 
 def detours_settle(
-    worker: Worker, served: Sequence[Serving], failures: Sequence[Failure]
+    worker: Worker,
+    served: Sequence[Serving],
+    failures: Sequence[Failure],
+    untried: Mapping[tuple[str, str], int],
 ) -> dict[int, tuple[str, str]]:
     """Record what became of detours, in the current transaction, for the lanes that are still ours.
 
     Args:
         worker: who served them.
         served: the detours.
-        failures: what failed of their events; all else went through.
+        failures: what failed of their events; all else that was tried went through.
+        untried: by aggregate, the sequence number from which on nothing was tried.
 
     Returns:
         By id, the aggregates that are back on the log.
@@ -210,7 +225,8 @@ def detours_settle(
     result = _Sorted()
     for one in served:
         if one.held.lane in kept and one.id in places:
-            _sort(one, places[one.id], by_aggregate.get(one.aggregate), worker, result)
+            aggregate = one.aggregate
+            _sort(one, places[one.id], by_aggregate.get(aggregate), untried.get(aggregate), worker, result)
     with connection.cursor() as cursor:
         cursor.execute(RESOLVE_SQL, {"name": name, "events": [event.id for event in result.through]})
         numbers: dict[int, int] = dict(cursor.fetchall())
@@ -240,24 +256,29 @@ def detours_settle(
     return result.finished
 
 
-def _sort(one: Serving, place: int, failure: Failure | None, worker: Worker, result: _Sorted) -> None:
+def _sort(
+    one: Serving, place: int, failure: Failure | None, untried: int | None, worker: Worker, result: _Sorted
+) -> None:
     """Decide what becomes of one detour, which a person may have moved to ``place`` meanwhile."""
     if place < one.next_sequence:
         # Sent back: all of it comes again from there, in order, whatever became of it now.
         result.advanced.append((one.id, place))
         return
-    stop = failure.event.sequence if failure is not None else one.following
+    halted = untried is not None
+    stop = one.following if untried is None else untried
+    if failure is not None:
+        halted, stop = failure.error_class in HALTING, failure.event.sequence
     through = [event for event in one.events if event.sequence < stop]
     result.through += through
     count = result.counts.setdefault(one.held.lane, Count())
     count.processed += len(through)
-    if one.attempts:
+    if one.attempts and (through or failure is not None):
         count.retries += 1
         result.retried += [event.topic for event in one.events[:1]]
-    if failure is not None and stop < place:
+    if (failure is not None or halted) and stop < place:
         # It was skipped while it was on its way: that it failed does not matter any more.
         result.advanced.append((one.id, place))
-    elif failure is not None and failure.error_class in HALTING:
+    elif halted:
         if through:
             result.advanced.append((one.id, stop))
         else:

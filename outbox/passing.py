@@ -12,16 +12,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, overload
+from typing import overload
 
 from outbox.events import Event
 from outbox.failures import HALTING, Failed, Succeeded, first_of_each_aggregate, goes_on_without
 from outbox.subscribers import Failure
 from outbox.worker import Worker
-
-# Pause and breaker are looked at before a batch, and must be heeded within a second: no further call begins later than
-# this after the first one began. What is left goes by detours, as after any failure.
-FOLLOWING_SECONDS: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -117,7 +113,7 @@ def delivered(
             outcome.passes(stopped)
             break
         # An outage stops whole lanes; what is behind it comes again with them.
-        if outcome.halting or not worker.may_follow() or time.monotonic() - began > FOLLOWING_SECONDS:
+        if outcome.halting or not worker.may_follow(began):
             break
         failures = deliver(events)
         if failures is None:

@@ -56,12 +56,7 @@ class Retries:
             topics=worker.subscriber.topics,
         )
         worker.give_back(allowed - sum(len(one.events) for one in served))
-        together = [one for one in served if not one.alone]
-        done = self._serve(together) if together else 0
-        for one in served:
-            if one.alone:
-                done += self._serve([one])
-        return done
+        return self._serve(served) if served else 0
 
     def _serve(self, served: Sequence[Serving]) -> int:
         worker = self._worker
@@ -75,16 +70,19 @@ class Retries:
         hopeless = {failure.event.aggregate for failure in known}
         calls = [one for one in served if one.aggregate not in hopeless]
         events = sorted(event for one in calls for event in one.events)
+        untried: dict[tuple[str, str], int] = {}
         if worker.subscriber.transactional:
             failures, finished = self._inside(served, events, known)
         else:
-            failures = known + self._outside(calls, events)
+            found, untried = self._outside(calls, events)
+            failures = known + found
             with settling(worker.lease_seconds):
-                finished = detours_settle(worker, served, failures)
+                finished = detours_settle(worker, served, failures, untried)
         for one in served:
             if one.id in finished:
                 one.held.blocked.discard(one.aggregate)
-        return worker.conclude(events, failures)
+        tried = [event for event in events if event.sequence < untried.get(event.aggregate, event.sequence + 1)]
+        return worker.conclude(tried, failures)
 
     def _inside(
         self, served: Sequence[Serving], events: Sequence[Event], known: Sequence[Failure]
@@ -98,27 +96,37 @@ class Retries:
                 if mine:
                     with worker.calling(mine):
                         failures += deliver_in_transaction(worker.subscriber, mine, worker.deadline())
-                finished = detours_settle(worker, served, failures)
+                finished = detours_settle(worker, served, failures, {})
         except Halted as exc:
             failures = [*known, *exc.for_all(events)]
             with settling(worker.lease_seconds):
-                return failures, detours_settle(worker, served, failures)
+                return failures, detours_settle(worker, served, failures, {})
         if through := those_through(mine, first_of_each_aggregate(failures)):
             worker.subscriber.after_commit(through)
         return failures, finished
 
-    def _outside(self, served: Sequence[Serving], events: Sequence[Event]) -> list[Failure]:
-        failures = self._worker.deliver_outside(events)
+    def _outside(
+        self, served: Sequence[Serving], events: Sequence[Event]
+    ) -> tuple[list[Failure], dict[tuple[str, str], int]]:
+        """Deliver; what failed, and by aggregate the sequence number from which on nothing was tried."""
+        worker = self._worker
+        failures = worker.deliver_outside(events)
         if failures is not None:
-            return failures
-        # It raised and named no event: one at a time, of each aggregate until one fails.
+            return failures, {}
+        # It raised and named no event: one at a time, of each aggregate until one fails. The first is tried whatever
+        # the gate says: it was open for this batch, and nothing else tells whether the other side is there.
         found: list[Failure] = []
+        untried: dict[tuple[str, str], int] = {}
+        began, halted, first = time.monotonic(), False, True
         for one in served:
             for event in one.events:
-                failed = self._worker.deliver_outside([event]) or []
+                if halted or not (first or worker.may_follow(began)):
+                    untried[one.aggregate] = event.sequence
+                    break
+                failed = worker.deliver_outside([event]) or []
+                first = False
                 found += failed
-                if any(failure.error_class in HALTING for failure in failed):
-                    return found
+                halted = any(failure.error_class in HALTING for failure in failed)
                 if failed:
                     break
-        return found
+        return found, untried

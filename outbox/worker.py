@@ -38,6 +38,9 @@ from outbox.tally import Tally
 log = structlog.get_logger(__name__)
 
 LEASE_MARGIN_SECONDS: Final = 2.0
+# Pause and breaker are looked at once in a pass, and are to be heeded within a second: no further call of a pass begins
+# later than this after its first one.
+FOLLOWING_SECONDS: Final = 0.25
 
 
 class Worker:
@@ -122,9 +125,10 @@ class Worker:
             self.leases.renew()
         return self._call_fits()
 
-    def may_follow(self) -> bool:
-        """Whether another call may be made at once after one, as far as gate and leases are known."""
-        return self.gate is Gate.OPEN and self._call_fits()
+    def may_follow(self, began: float) -> bool:
+        """Whether another call may be made in the same pass as one that began at this monotonic moment."""
+        in_time = time.monotonic() - began <= FOLLOWING_SECONDS
+        return in_time and self.gate is Gate.OPEN and self._call_fits()
 
     def _call_fits(self) -> bool:
         return self.leases.remaining() >= self.subscriber.call_seconds + LEASE_MARGIN_SECONDS

@@ -119,7 +119,7 @@ def test_it_finds_by_itself_who_raises_behind_a_dead_event(collector: Collector)
 def test_it_leaves_to_the_next_pass_what_would_keep_a_pause_waiting(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outbox.passing.FOLLOWING_SECONDS", -1.0)
+    monkeypatch.setattr("outbox.worker.FOLLOWING_SECONDS", -1.0)
     collector.refuse = lambda event: refused(event) if event.sequence == 2 else None
     publish_all("bad", "bad", "bad")
 
