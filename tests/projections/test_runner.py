@@ -148,6 +148,20 @@ def test_two_runners_share_the_work_without_doing_it_twice(both: None) -> None:
     assert live("totals").events_processed == live("days").events_processed == 1000
 
 
+def test_it_stays_careful_where_a_hot_aggregate_cut_its_reading_short(totals: type[Totals]) -> None:
+    publish_deposits(*["hot"] * 200)
+    build = builds_ensure()[0]
+    Sequencer().sequence_once()
+    Build.objects.update(strikes=1)
+    runner = BuildRunner(Totals(), build.pk)
+    assert runner.claim()
+
+    done = runner.step()
+
+    assert 0 < done < 200
+    assert live().strikes == 1
+
+
 def test_it_finds_the_event_that_kills_workers(totals: type[Totals]) -> None:
     publish_deposits(*["good"] * 20, "killer", *["good"] * 20)
 
