@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.contrib.auth.models import Group, Permission
 from django.db import DEFAULT_DB_ALIAS
 
@@ -32,7 +32,7 @@ _OPERATING: Final = {f"{verb}_operation" for verb in ("plan", "start", "pause", 
 _ADMINISTERING: Final = ("erase_", "export_")
 
 
-def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
+def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, apps: Any = apps, **_: Any) -> None:
     """Give the shipped roles their permissions on the app just migrated; a receiver of ``post_migrate``.
 
     Permissions exist only after their app's migrations ran, so a migration of ours could not name them. What is missing
@@ -43,8 +43,14 @@ def roles_restate(sender: AppConfig, using: str = DEFAULT_DB_ALIAS, **_: Any) ->
     * operator: also every other right on our apps, of this one only those to steer operations and to note
       troubles; not to erase people or to carry their data away; all scopes but those two and ``metrics:read``.
     * admin: everything, people, keys and schedules included.
+
+    Args:
+        sender: the app; the signal is sent for each that is installed.
+        using: alias of the database.
+        apps: the models as of the last migration that ran. Without those of ``auth`` (one app was migrated alone) there
+            is no table for roles yet; the run that makes it sends the signal for all apps again.
     """
-    if sender.label not in OWN_APPS | ACCESS_APPS:
+    if sender.label not in OWN_APPS | ACCESS_APPS or "auth" not in apps.all_models:
         return
     groups = {name: Group.objects.using(using).get_or_create(name=name)[0] for name in ROLES}
     permissions = list(Permission.objects.using(using).filter(content_type__app_label=sender.label))

@@ -19,18 +19,22 @@ from outbox.lanes import LANES
 
 # A lease is free when it has run out or was given back. A lane that is taken from somebody who did not give it back
 # gets a strike: that worker died or was suspended, perhaps of the lane's next event. SKIP LOCKED: two workers that
-# claim at once share what is free, and neither waits.
+# claim at once share what is free, and neither waits. Our own that an error made us forget come back whatever our share
+# is by now: what is too much is given back at once, or nobody could have it until its lease ran out.
 CLAIM_SQL: Final = """
-WITH free AS (
+WITH own AS (
   SELECT id FROM outbox_lane
-   WHERE subscription_id = %(name)s AND (lease_until < clock_timestamp() OR owner = %(owner)s)
-     AND NOT lane = ANY (%(held)s::smallint[])
-   ORDER BY lease_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+   WHERE subscription_id = %(name)s AND owner = %(owner)s AND NOT lane = ANY (%(held)s::smallint[])
+     FOR UPDATE SKIP LOCKED
+), free AS (
+  SELECT id FROM outbox_lane
+   WHERE subscription_id = %(name)s AND lease_until < clock_timestamp() AND owner <> %(owner)s
+   ORDER BY lease_until LIMIT greatest(0, %(limit)s - (SELECT count(*) FROM own)) FOR UPDATE SKIP LOCKED
 )
 UPDATE outbox_lane AS l
    SET owner = %(owner)s, epoch = l.epoch + 1, lease_until = clock_timestamp() + %(seconds)s * interval '1 second',
        strikes = least(l.strikes + CASE WHEN l.owner IN ('', %(owner)s) THEN 0 ELSE 1 END, 100)
-  FROM free WHERE l.id = free.id
+  FROM (SELECT id FROM own UNION ALL SELECT id FROM free) AS taken WHERE l.id = taken.id
 RETURNING l.lane, l.epoch, l.cursor, l.strikes
 """
 RENEW_SQL: Final = """

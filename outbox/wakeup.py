@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import redis
 import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from operations.redis_connection import redis_url
 
@@ -155,4 +157,6 @@ class Waiter:
 
 
 def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, socket_timeout=_SOCKET_SECONDS, socket_connect_timeout=_SOCKET_SECONDS)
+    # The library may retry with waits of its own, by which a wait would outlast its time.
+    once = Retry(NoBackoff(), 0)
+    return redis.Redis.from_url(url, socket_timeout=_SOCKET_SECONDS, socket_connect_timeout=_SOCKET_SECONDS, retry=once)

@@ -301,3 +301,23 @@ def test_relays_share_the_lanes(collector: Collector) -> None:
 
     assert shared == [32, 32]
     assert alone == 64
+
+
+@pytest.mark.feature("D15")
+def test_no_lane_waits_for_a_lease_after_a_relay_forgot_what_it_held(collector: Collector) -> None:
+    one, two = SubscriberRelay(collector, resident=True), SubscriberRelay(collector, resident=True)
+    one.step()
+    alone = len(one._leases.held)
+    two.step()
+    # Its share is half by now, and an error makes it forget all.
+    one._forget()
+
+    for relay in (one, two):
+        relay._leases._next_look = 0.0
+        relay.step()
+
+    shared = [len(relay._leases.held) for relay in (one, two)]
+    one.leave()
+    two.leave()
+    assert (alone, shared) == (64, [32, 32])
+    assert set(Lane.objects.values_list("strikes", flat=True)) == {0}
