@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from operations.errors import FieldError, ProblemError
 
 
@@ -68,6 +70,18 @@ class LiveLooksBusy(CustomerError):
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "2"})
+
+
+class ErasureObstructed(CustomerError):
+    """Something live hangs on the customer's record in an integration. Nothing was erased; say that it is known."""
+
+    status = 409
+    code = "erasure_obstructed"
+    title = "Conflict"
+
+    def __init__(self, obstacles: Sequence[str]) -> None:
+        self.obstacles = list(obstacles)
+        super().__init__(f"{' '.join(self.obstacles)} Nothing was erased. To do it all the same: despite_obstacles.")
 
 
 class EmailTaken(CustomerError):

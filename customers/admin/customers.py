@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,8 +17,9 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from customers.admin.erasures import erasure_words
+from customers.erasing.obstacles import erasure_allow, erasure_obstacles
 from customers.erasing.services import customer_erase
-from customers.errors import CustomerBusy, CustomerDeleted
+from customers.errors import CustomerBusy, CustomerDeleted, ErasureObstructed
 from customers.exporting.documents import customer_export, document_text
 from customers.models import Customer, Erasure, SyncState
 from customers.models.customer import CustomerQuerySet, name_key
@@ -31,6 +32,7 @@ from operations.life.sources import Name
 from operations.overview import Tone
 
 AT_ONCE: Final = 100
+_ASKED_AT_ONCE: Final = 10
 _TONES: Final[dict[str, Tone]] = {
     "in_sync": "good",
     "pending": "plain",
@@ -235,10 +237,17 @@ class CustomerAdmin(RecordAdmin):
                 "opts": self.model._meta,
                 "checkbox_name": ACTION_CHECKBOX_NAME,
                 "action": action,
+                "obstacles": _obstacles(customers) if action == "erase" else [],
             }
             return TemplateResponse(request, f"customers/{action}.html", context)
         chosen = len(request.POST.getlist(ACTION_CHECKBOX_NAME))
-        done = sum(act(customer.pk, actor_of(request)) for customer in customers)
+        despite = request.POST.get("despite_obstacles") == "yes"
+        done = 0
+        for customer in customers:
+            try:
+                done += act(customer.pk, actor_of(request), despite)
+            except ErasureObstructed as exc:
+                self.message_user(request, f"{customer}: {' '.join(exc.obstacles)} Not erased.", messages.WARNING)
         self.message_user(request, f"{past} {done} of {number_of(chosen, 'customer', 'customers')}.", messages.SUCCESS)
         return None
 
@@ -261,7 +270,12 @@ class CustomerAdmin(RecordAdmin):
         return request.user.has_perm("customers.export_customer")
 
 
-def _deleted(customer_id: UUID, actor: str) -> bool:
+def _obstacles(customers: Sequence[Customer]) -> list[str]:
+    """What hangs on the first of them; the others are asked when it is confirmed, for each is a call."""
+    return [f"{customer}: {text}" for customer in customers[:_ASKED_AT_ONCE] for text in erasure_obstacles(customer.pk)]
+
+
+def _deleted(customer_id: UUID, actor: str, despite: bool) -> bool:
     """Delete one customer, with its entry in the audit trail; False when somebody else did or is changing it."""
 
     def work() -> None:
@@ -275,12 +289,14 @@ def _deleted(customer_id: UUID, actor: str) -> bool:
     return True
 
 
-def _erased(customer_id: UUID, actor: str) -> bool:
+def _erased(customer_id: UUID, actor: str, despite: bool) -> bool:
+    if not despite:
+        erasure_allow(customer_id)
     customer_erase(customer_id=customer_id, actor=actor, origin="console")
     return True
 
 
-_DANGEROUS: Final[dict[str, tuple[str, Callable[[UUID, str], bool], str]]] = {
+_DANGEROUS: Final[dict[str, tuple[str, Callable[[UUID, str, bool], bool], str]]] = {
     "delete_for_good": ("Delete {} for good?", _deleted, "Deleted"),
     "erase": ("Erase the personal data of {}?", _erased, "Erased"),
 }

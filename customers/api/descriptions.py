@@ -14,6 +14,7 @@ from customers.api.serializers import (
     CustomerOutput,
     CustomerPage,
     CustomerReplace,
+    ErasureInput,
     ErasureOutput,
 )
 from customers.models import SyncState
@@ -180,11 +181,14 @@ erasure: Final = extend_schema_view(
         summary="Erase a customer's personal data",
         description="Deletes the customer, here at once and in integrations by their policy, and takes its data out of "
         "rows, events, attempts, requests, webhooks and kept answers. This cannot be undone. 202 while something that "
-        "was under way may still write down what it had read; 200 once nothing can.",
+        "was under way may still write down what it had read; 200 once nothing can. While something live, as a "
+        "subscription, hangs on its record in an integration, nothing is done (409) unless `despite_obstacles` is set.",
         tags=_TAGS,
         parameters=[_ID],
-        request=None,
-        responses=answers({200: ErasureOutput, 202: ErasureOutput}, 400, 404),
+        request=ErasureInput,
+        responses=answers(
+            {200: ErasureOutput, 202: ErasureOutput}, 400, 404, conflict="Something live hangs on its record elsewhere."
+        ),
     ),
 )
 export: Final = extend_schema_view(

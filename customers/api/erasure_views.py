@@ -8,11 +8,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from customers.api import descriptions
-from customers.api.serializers import UNCACHED, Nothing, erasure_representation
+from customers.api.serializers import UNCACHED, ErasureInput, erasure_representation
 from customers.api.views import CustomerView, id_of
+from customers.erasing.obstacles import erasure_allow
 from customers.erasing.services import customer_erase
 from customers.errors import ErasureNotFound
 from customers.models import Erasure
+from customers.sync.live_looks import live_look
 from operations.audit import actor_of
 from operations.idempotency.decorators import idempotent
 from operations.permissions import require
@@ -31,10 +33,20 @@ class ErasureView(CustomerView):
             raise ErasureNotFound
         return Response(erasure_representation(erasure), headers=UNCACHED)
 
-    @idempotent()
-    def post(self, request: Request, customer_id: str) -> Response:
+    def post(self, request: Request, customer_id: str) -> Any:
         require(request, "customers.erase_customer")
-        Nothing(data=request.data or {}).is_valid(raise_exception=True)
+        given = ErasureInput(data=request.data or {})
+        given.is_valid(raise_exception=True)
+        if not given.validated_data["despite_obstacles"]:
+            # Before the key's transaction: calls are never made inside one, and they take a thread of this process.
+            with live_look():
+                erasure_allow(id_of(customer_id))
+        return self._erase(request, customer_id)
+
+    post.is_idempotent = True  # type: ignore[attr-defined]
+
+    @idempotent()
+    def _erase(self, request: Request, customer_id: str) -> Response:
         erasure = customer_erase(customer_id=id_of(customer_id), actor=actor_of(request))
         body: dict[str, Any] = erasure_representation(erasure)
         return Response(body, status=200 if erasure.finished_at else 202, headers=UNCACHED)

@@ -121,6 +121,14 @@ class Nothing(StrictSerializer):
     """A body in which nothing can be said."""
 
 
+class ErasureInput(StrictSerializer):
+    """What is known about what an erasure takes with it."""
+
+    despite_obstacles = serializers.BooleanField(
+        default=False, help_text="erase also while something live hangs on a record in an integration"
+    )
+
+
 class ErasureOutput(serializers.Serializer[Erasure]):
     """How far the erasure of a customer has come."""
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Value
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.defaultfilters import truncatechars
@@ -20,12 +20,14 @@ from django.utils.safestring import SafeString
 from customers.errors import CustomerError
 from customers.models import Drift, ReconcileRun
 from customers.reconciling.decisions import drifts_accept, drifts_decline
+from customers.reconciling.documents import drift_fields
 from operations.audit import actor_of
 from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, number_of, record_link, words
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
 from operations.posted import posted_text
+from outbox.masking import may_read_payload
 
 REASON_LENGTH: Final = 500
 _TONES: Final[dict[str, Tone]] = {
@@ -57,6 +59,9 @@ class DriftAdmin(RecordAdmin):
     defer_in_list = ("outcome",)
     actions = ("accept", "decline")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).annotate(readable=Value(may_read_payload(request)))
+
     @admin.display(description="Difference")
     def what(self, row: Drift) -> SafeString:
         address = reverse("admin:customers_drift_change", args=[row.pk])
@@ -70,7 +75,8 @@ class DriftAdmin(RecordAdmin):
 
     @admin.display(description="What differs")
     def fields_text(self, row: Drift) -> str:
-        shown = [f"{one['field']}: {_short(one['ours'])} ≠ {_short(one['theirs'])}" for one in row.differing]
+        fields = drift_fields(row, readable=getattr(row, "readable", False))
+        shown = [f"{one['field']}: {_short(one['ours'])} ≠ {_short(one['theirs'])}" for one in fields]
         return "; ".join(shown[:3]) + ("; …" if len(shown) > 3 else "") if shown else row.detail
 
     @admin.display(description="Repair")
@@ -140,8 +146,9 @@ class DriftAdmin(RecordAdmin):
             "repair": _sentence(drift.get_repair_display()),
             "fields": [
                 (one["field"], json_block(one["base"]), json_block(one["ours"]), json_block(one["theirs"]))
-                for one in drift.differing
+                for one in drift_fields(drift, readable=may_read_payload(request))
             ],
+            "masked": not may_read_payload(request),
             "may_accept": is_open and bool(drift.repair) and self.has_accept_permission(request),
             "may_decline": is_open and self.has_decline_permission(request),
             "is_open": is_open,

@@ -15,7 +15,6 @@ def drift_document(drift: Drift, *, readable: bool) -> dict[str, Any]:
     Args:
         readable: whether the values of the fields are shown; else they are masked, and the names stay.
     """
-    fields = drift.differing if readable else [_masked(one) for one in drift.differing]
     return {
         "id": drift.pk,
         "integration": drift.integration,
@@ -23,7 +22,7 @@ def drift_document(drift: Drift, *, readable: bool) -> dict[str, Any]:
         "subject": drift.subject,
         "customer_id": str(drift.customer_id) if drift.customer_id else None,
         "remote_id": drift.remote_id or None,
-        "fields": fields,
+        "fields": drift_fields(drift, readable=readable),
         "detail": drift.detail,
         "repair": drift.repair or None,
         "destroys": drift.destroys,
@@ -37,6 +36,11 @@ def drift_document(drift: Drift, *, readable: bool) -> dict[str, Any]:
         "ended_at": drift.ended_at,
         "decided_by": drift.decided_by or None,
     }
+
+
+def drift_fields(drift: Drift, *, readable: bool) -> list[FieldDifference]:
+    """What differs by field; the values are masked unless they are ``readable``."""
+    return drift.differing if readable else [_masked(one) for one in drift.differing]
 
 
 def _masked(one: FieldDifference) -> FieldDifference:

@@ -51,7 +51,8 @@ class _Reader(stripe.RequestsClient):
     What is no success it gets as it is, for it knows all errors.
     """
 
-    def request(  # type: ignore[override] - so does the library's own
+    # The library's own differs from its base class in the same way.
+    def request(  # type: ignore[override]
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
         content, status, answered = super().request(method, url, headers, post_data)

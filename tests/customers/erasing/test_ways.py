@@ -9,9 +9,12 @@ from uuid import uuid4
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
+from pytest_django import Settings
 
 from customers.models import Customer, Erasure
 from customers.services import customer_create
+from customers.stripe.client import stripe_client
+from customers.stripe.conf import stripe_settings
 from operations.models import AuditEntry
 from outbox.relay import relay_until_idle
 from projections.runner import projections_run_once
@@ -152,3 +155,74 @@ def test_it_shows_erasures_to_whoever_may_view_and_lets_nobody_change_them() -> 
 
         assert client.get("/admin/customers/erasure/").status_code == 200
         assert client.get("/admin/customers/erasure/add/").status_code == 403
+
+
+@pytest.fixture
+def subscriber(stripe_side: StripeSide) -> Customer:
+    """Somebody with a subscription."""
+    customer = quimby()
+    stripe_side.rest()
+    client = stripe_client(stripe_settings())
+    whom = stripe_side.state(customer).remote_id or ""
+    client.v1.subscriptions.create({"customer": whom, "items": [{"price": "price_gold"}]})
+    return customer
+
+
+def test_the_api_asks_again_while_a_subscription_is_live(officer: Api, subscriber: Customer) -> None:
+    url = f"/api/v1/customers/{subscriber.pk}/erasure/"
+
+    refused = officer.post(url, None, Idempotency_Key="k")
+    active = Customer.objects.get(pk=subscriber.pk).deleted_at is None
+    wrong = officer.post(url, {"despite_obstacles": "maybe"})
+    begun = officer.post(url, {"despite_obstacles": True}, Idempotency_Key="other")
+
+    assert (refused.status_code, refused.json()["code"], active) == (409, "erasure_obstructed", True)
+    assert "1 live subscription" in refused.json()["detail"]
+    assert wrong.status_code == 400
+    assert begun.status_code == 202
+    assert Erasure.objects.filter(pk=subscriber.pk).exists()
+
+
+def test_the_command_asks_again_while_a_subscription_is_live(subscriber: Customer) -> None:
+    shown = StringIO()
+
+    call_command("customer_erase", str(subscriber.pk), stdout=shown)
+    with pytest.raises(CommandError, match="live subscription"):
+        call_command("customer_erase", str(subscriber.pk), "--apply")
+    refused = not Erasure.objects.exists()
+    call_command("customer_erase", str(subscriber.pk), "--apply", "--despite-obstacles", stdout=StringIO())
+
+    assert "--despite-obstacles" in shown.getvalue()
+    assert refused
+    assert Erasure.objects.filter(pk=subscriber.pk).exists()
+
+
+def test_the_console_asks_again_while_a_subscription_is_live(subscriber: Customer) -> None:
+    client = staff("admin")
+    asked = {"action": "erase", "_selected_action": [str(subscriber.pk)]}
+
+    page = client.post(LIST, asked)
+    refused = client.post(LIST, {**asked, "confirmed": "yes"}, follow=True)
+    kept = not Erasure.objects.exists()
+    client.post(LIST, {**asked, "confirmed": "yes", "despite_obstacles": "yes"})
+
+    assert b"1 live subscription" in page.content
+    assert b"Not erased" in refused.content
+    assert kept
+    assert Erasure.objects.filter(pk=subscriber.pk).exists()
+
+
+def test_an_integration_that_does_not_answer_stands_in_nobodys_way(
+    officer: Api, subscriber: Customer, stripe_side: StripeSide, settings: Settings
+) -> None:
+    """Unless it would delete whatever hangs on the record."""
+    stripe_side.sandbox.faults.add(route="GET /v1/subscriptions", effect="reset", times=100)
+    url = f"/api/v1/customers/{subscriber.pk}/erasure/"
+
+    settings.STRIPE_DELETE_POLICY = "delete"
+    unknown = officer.post(url, None)
+    settings.STRIPE_DELETE_POLICY = "refuse"
+    begun = officer.post(url, None)
+
+    assert (unknown.status_code, begun.status_code) == (409, 202)
+    assert "could not be asked" in unknown.json()["detail"]

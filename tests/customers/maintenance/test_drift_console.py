@@ -35,14 +35,26 @@ def do(drift: Drift, verb: str) -> str:
 
 
 def test_it_shows_what_differs_and_the_repair_beside_it(found: dict[str, Drift], staff_client: MakeClient) -> None:
+    operator = staff_client("operator")
+
+    listed = operator.get(f"{LIST}?status__exact=open").content.decode()
+    page = operator.get(reverse("admin:customers_drift_change", args=[found["field_difference"].pk])).content.decode()
+
+    assert "phone: 1 ≠ 2&lt;b&gt;" in listed
+    assert "Synchronise it" in listed
+    assert "2&lt;b&gt;" in page
+
+
+@pytest.mark.feature("A16")
+def test_it_masks_values_for_those_who_may_not_read_them(found: dict[str, Drift], staff_client: MakeClient) -> None:
     viewer = staff_client("viewer")
 
     listed = viewer.get(f"{LIST}?status__exact=open").content.decode()
     page = viewer.get(reverse("admin:customers_drift_change", args=[found["field_difference"].pk])).content.decode()
 
-    assert "phone: 1 ≠ 2&lt;b&gt;" in listed
-    assert "Synchronise it" in listed
-    assert "2&lt;b&gt;" in page
+    assert "phone: ••• ≠ •••" in listed
+    assert "2&lt;b&gt;" not in listed + page
+    assert "masked" in page
     assert "Accept" not in page
     assert "Compare and mend" not in listed
 
