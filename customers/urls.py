@@ -5,7 +5,7 @@ from django.urls import URLPattern, path
 from customers.api.erasure_views import ErasureView
 from customers.api.export_views import CustomerExportView, CustomersExportView
 from customers.api.maintenance_urls import maintenance_paths
-from customers.api.saga_views import SagaView
+from customers.api.saga_views import SagaListView, SagaView
 from customers.api.sync_views import ConflictResolutionView, SyncHealthView
 from customers.api.views import CustomerDetailView, CustomerListView
 
@@ -23,6 +23,8 @@ def _paths(prefix: str, *, described: bool) -> list[URLPattern]:
         path(prefix, CustomerListView.as_view(**hidden)),
         *maintenance_paths(prefix, described=described),
         path(f"{prefix}/export.csv", CustomersExportView.as_view(**shown), name=f"customers-export{name}"),
+        path(f"{prefix}/sagas/", SagaListView.as_view(**shown), name=f"sagas{name}"),
+        path(f"{prefix}/sagas", SagaListView.as_view(**hidden)),
         path(f"{one}/erasure/", ErasureView.as_view(**shown), name=f"customer-erasure{name}"),
         path(f"{one}/erasure", ErasureView.as_view(**hidden)),
         path(f"{one}/export/", CustomerExportView.as_view(**shown), name=f"customer-export{name}"),

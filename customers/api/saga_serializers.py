@@ -59,3 +59,10 @@ class SagaOutput(serializers.Serializer[Any]):
     def get_fields(self) -> dict[str, Any]:
         # "fields" cannot be an attribute's name.
         return {name.removesuffix("_"): field for name, field in super().get_fields().items()}
+
+
+class SagaPageOutput(serializers.Serializer[Any]):
+    """Some of them."""
+
+    next = serializers.URLField(allow_null=True)
+    results = SagaOutput(many=True)

@@ -22,6 +22,11 @@ class SagaQuerySet(QuerySet["Saga"]):
         """Those that workers are to bring to an end."""
         return self.filter(status__in=OPEN)
 
+    def waiting(self) -> SagaQuerySet:
+        """Those that nobody is at before their next attempt is due."""
+        free = Q(lease_until=None) | Q(lease_until__lte=Now())
+        return self.open().filter(free, next_attempt_at__gt=Now())
+
     def undone_creates(self, customer_id: UUID) -> SagaQuerySet:
         """Those that were to create this customer, whom there never was."""
         return self.filter(customer_id=customer_id, action=Saga.Action.CREATE, status=Saga.Status.UNDONE)

@@ -59,7 +59,7 @@ class SagaAdmin(RecordAdmin):
     fieldsets = (
         (None, {"fields": ("state", ("action", "customer"), "changes", "actor", ("created_at", "finished_at"))}),
         ("Steps", {"fields": ("step_table",)}),
-        ("What went wrong", {"fields": ("problem", "last_error", ("attempts", "next_look"))}),
+        ("What went wrong", {"fields": ("problem", "last_error", ("attempts", "next_look"), "kept")}),
         ("Worker", {"fields": (("lease_owner", "lease_until"), "lease_token")}),
     )
     labels = {
@@ -102,6 +102,14 @@ class SagaAdmin(RecordAdmin):
     def next_look(self, row: Saga) -> str:
         return moment(row.next_attempt_at) if row.status in OPEN else NOTHING
 
+    @admin.display(description="Personal data")
+    def kept(self, row: Saga) -> str:
+        if not row.values:
+            return "None is kept with it."
+        if row.status == Saga.Status.STUCK:
+            return "What was asked for is kept with it, without a limit of time, until it is tried again and has ended."
+        return "What was asked for is kept with it until it has ended."
+
     @admin.display(description="Steps")
     def step_table(self, row: Saga) -> SafeString:
         rows = format_html_join(
@@ -118,17 +126,18 @@ class SagaAdmin(RecordAdmin):
             rows,
         )
 
-    @admin.action(description="Try again", permissions=["retry"])
+    @admin.action(description="Try again now", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Saga]) -> None:
         chosen = list(queryset.values_list("pk", flat=True))
         count = len(sagas_retry(ids=chosen, actor=actor_of(request)))
         text = f"{number_of(count, 'protected change goes', 'protected changes go')} on."
         if left := len(chosen) - count:
-            text += f" {left} are not stuck, or their customer is being changed by another one."
+            were = number_of(left, "was", "were")
+            text += f" {were} left: ended, being worked on, or its customer is being changed by another one."
         self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
 
     def offers(self, request: HttpRequest, action: str, record: Saga) -> bool:
-        return record.status == Saga.Status.STUCK
+        return record.status == Saga.Status.STUCK or Saga.objects.waiting().filter(pk=record.pk).exists()
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("customers.retry_saga")

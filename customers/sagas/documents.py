@@ -17,7 +17,7 @@ def saga_document(saga: Saga) -> dict[str, Any]:
         "customer_id": str(saga.customer_id),
         "status": str(saga.status),
         "fields": saga.fields,
-        "steps": [_step(step) for step in saga.steps.order_by("number")],
+        "steps": [_step(step) for step in sorted(saga.steps.all(), key=lambda step: step.number)],
         "problem": {name: failed.get(name) for name in ("status", "code", "title", "detail")} if failed else None,
         "attempts": saga.attempts,
         "last_error": _error(saga),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from django.core import signing
+from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import Model, QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -42,13 +43,13 @@ def keyset_page(rows: QuerySet[M], *, cursor: str | None, size: int, descending:
         ValidationError: the cursor is none of ours.
     """
     if cursor is not None:
-        place = _place_of(cursor)
+        place = _place_of(cursor, rows)
         rows = rows.filter(pk__lt=place) if descending else rows.filter(pk__gt=place)
     # One row more than the page tells whether there is another page.
     found = list(rows.order_by("-pk" if descending else "pk")[: size + 1])
     more = len(found) > size
     found = found[:size]
-    return KeysetPage(found, signing.dumps(found[-1].pk, salt=_SALT) if more else None)
+    return KeysetPage(found, _cursor_of(found[-1]) if more else None)
 
 
 def page_document(request: Request, page: KeysetPage[Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -61,8 +62,12 @@ def page_document(request: Request, page: KeysetPage[Any], results: Sequence[dic
     return {"next": link, "results": list(results)}
 
 
-def _place_of(cursor: str) -> int:
+def _cursor_of(row: Model) -> str:
+    return signing.dumps(row.pk if isinstance(row.pk, int) else str(row.pk), salt=_SALT)
+
+
+def _place_of(cursor: str, rows: QuerySet[Any]) -> Any:
     try:
-        return int(signing.loads(cursor, salt=_SALT))
-    except signing.BadSignature as exc:
+        return rows.model._meta.pk.to_python(signing.loads(cursor, salt=_SALT))
+    except (signing.BadSignature, DjangoValidationError) as exc:
         raise serializers.ValidationError({"cursor": ["This is no cursor of this list."]}, "invalid_cursor") from exc

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
-from customers.integrations import PermanentError, Unreachable
+from customers.integrations import PermanentError, RetryableError, Unreachable
 from customers.models import Customer, Saga, SyncState
 from customers.sagas.beginning import Wanted, saga_begin
 from customers.sagas.retrying import sagas_retry
@@ -113,7 +116,7 @@ def test_its_page_has_the_button_too(side: Side, second: World, api: Api, staff_
     again = client.post("/admin/customers/saga/", posted, follow=True)
 
     assert "1 protected change goes on." in first.content.decode()
-    assert "1 are not stuck" in again.content.decode()
+    assert "1 was left" in again.content.decode()
     assert Saga.objects.get().status == "undoing"
 
 
@@ -231,3 +234,46 @@ def _second_update_fails() -> Callable[[Call], None]:
                 raise PermanentError("No.", code="no")
 
     return strike
+
+
+@pytest.mark.feature("C11")
+def test_they_are_listed_by_page_and_status(side: Side, second: World, api: Api) -> None:
+    operator = Api("operations:read")
+    saga = stuck_create(side, second)
+    done = [begun(Saga.Action.CREATE, name=f"Eve {number}") for number in range(3)]
+    path = f"{URL}sagas/"
+
+    first = operator.get(f"{path}?page_size=3").json()
+    rest = operator.get(first["next"]).json()
+    stuck = operator.get(f"{path}?status=stuck").json()["results"]
+    of_one = operator.get(f"/customers/sagas?customer_id={done[0].customer_id}").json()["results"]
+    wrong = [
+        operator.get(f"{path}?{query}").status_code for query in ("status=odd", "cursor=odd", "customer_id=1", "x=1")
+    ]
+
+    assert [one["id"] for one in first["results"]] == [str(one.pk) for one in reversed(done)]
+    assert [one["id"] for one in rest["results"]] == [str(saga.pk)]
+    assert rest["next"] is None
+    assert [(one["id"], len(one["steps"])) for one in stuck] == [(str(saga.pk), saga.steps.count())]
+    assert [one["id"] for one in of_one] == [str(done[0].pk)]
+    assert "ada@example.com" not in str(stuck)
+    assert wrong == [400] * 4
+    assert api.get(path).status_code == 403
+
+
+def test_one_that_waits_is_tried_at_once_when_a_person_asks(side: Side, staff_client: MakeClient) -> None:
+    refuses(side.world, "create", RetryableError("Later.", code="busy"), times=1)
+    saga = begun(Saga.Action.CREATE, name="Ada")
+    Saga.objects.filter(pk=saga.pk).update(next_attempt_at=timezone.now() + timedelta(hours=1))
+    address = reverse("admin:customers_saga_change", args=[saga.pk])
+    admin = staff_client("admin")
+
+    page = admin.get(address).content.decode()
+    hurried = sagas_retry(ids=[saga.pk], actor="user:ann", reason="now")
+    again = sagas_retry(ids=[saga.pk], actor="user:ann", reason="now")
+    work_on()
+
+    assert "Try again now" in page
+    assert (hurried, again) == ([saga.pk], [])
+    assert Saga.objects.get().status == "done"
+    assert AuditEntry.objects.get(action="saga.hurried").detail == {"reason": "now"}
