@@ -60,7 +60,9 @@ class DriftAdmin(RecordAdmin):
     actions = ("accept", "decline")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).annotate(readable=Value(may_read_payload(request)))
+        rows = super().get_queryset(request)
+        found: QuerySet[Any] = rows.annotate(readable=Value(may_read_payload(request)))
+        return found
 
     @admin.display(description="Difference")
     def what(self, row: Drift) -> SafeString:
