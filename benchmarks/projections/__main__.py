@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.outbox.servers import servers
+from benchmarks.projections.peer import Built
 
 PARTS = ("same", "hand", "peer", "single", "four", "old", "latency")
 
@@ -78,12 +79,9 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
         )
         return [_ratio("four projections, of the speed of one", found, "four", "one", 1 / 3)]
     if part == "old":
-        found = _interleaved(
-            min(runs, 3),
-            old=lambda: m.catch_up("ByBatch", events=events, old=options.old),
-            empty=lambda: m.catch_up("ByBatch", events=events),
-        )
-        return [_ratio(f"catch-up with {options.old:,} events before, of none", found, "old", "empty", 0.9)]
+        alone, behind = m.catch_up_after(options.old, events=events, runs=min(runs, 3))
+        ratio, detail = _cost(behind, alone)
+        return [Row(f"an event's cost behind {options.old:,} others, of alone", ratio, "<= 1.10", ratio <= 1.1, detail)]
     measured = [m.latency(10, 500) for _ in range(min(runs, 3))]
     p50, p99 = ([run[key] for run in measured] for key in ("p50", "p99"))
     return [
@@ -101,7 +99,7 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
 def _beside_peer(events: int, runs: int) -> list[Row]:
     """The peer's runner has a hundredth of the events, and what it is measured against as many as its batched loop."""
     from benchmarks.projections import measures as m
-    from benchmarks.projections.peer import Built, peer_build
+    from benchmarks.projections.peer import peer_build
 
     sums: dict[str, set[str]] = {}
     computed: dict[str, list[float]] = {}
@@ -145,6 +143,13 @@ def _ratio(name: str, found: dict[str, list[float]], over: str, under: str, goal
     sides = {side: found[side] for side in (over, under)}
     detail = "; ".join(f"{side} {statistics.median(values):,.0f} ({_range(values)})" for side, values in sides.items())
     return Row(name, ratio, f">= {goal:.2f}", ratio >= goal, detail)
+
+
+def _cost(over: list[Built], under: list[Built]) -> tuple[float, str]:
+    """Processor time of an event, of another's, and what it is made of."""
+    first, second = (statistics.median(one.microseconds for one in side) for side in (over, under))
+    rates = [f"{one.rate:,.0f}" for one in (*under, *over)]
+    return first / second, f"{first:.1f} us of {second:.1f}; events/s in turn {', '.join(rates)}"
 
 
 def _speed(name: str, values: list[float], goal: float) -> Row:

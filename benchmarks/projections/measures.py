@@ -49,11 +49,8 @@ def prepare(*names: str, events: int, old: int = 0, like_peer: bool = False) -> 
     if like_peer:
         _publish_like_peer(events)
     else:
-        load.fill(load.keys("uniform", events))
-    sequencer = Sequencer()
-    while (run := sequencer.sequence_once()) is not None and run.events:
-        pass
-    load.settle()
+        load.publish_all(load.keys("uniform", events))
+    _sequence()
     if names:
         builds_ensure()
         with connection.cursor() as cursor:
@@ -61,9 +58,9 @@ def prepare(*names: str, events: int, old: int = 0, like_peer: bool = False) -> 
     return start
 
 
-def catch_up(*names: str, events: int, old: int = 0) -> float:
+def catch_up(*names: str, events: int) -> float:
     """Events per second through the engine, for each projection; with several, each takes all events."""
-    prepare(*names, events=events, old=old)
+    prepare(*names, events=events)
     return _run(events, len(names)).rate
 
 
@@ -71,6 +68,21 @@ def catch_up_like_peer(events: int) -> Built:
     """The same with the peer's events."""
     prepare("ByBatch", events=events, like_peer=True)
     return _run(events, 1)
+
+
+def catch_up_after(old: int, *, events: int, runs: int) -> tuple[list[Built], list[Built]]:
+    """Catching up in a log of nothing else, and then behind so many events; those are written once."""
+    alone = []
+    for _ in range(runs):
+        prepare("ByBatch", events=events)
+        alone.append(_run(events, 1))
+    prepare("ByBatch", events=events, old=old)
+    behind = [_run(events, 1)]
+    while len(behind) < runs:
+        load.publish_all(load.keys("uniform", events))
+        _sequence()
+        behind.append(_run(events, 1))
+    return alone, behind
 
 
 def _run(events: int, builds: int) -> Built:
@@ -169,6 +181,13 @@ def latency(seconds: float, rate: int) -> dict[str, float]:
         "max": ordered[-1],
         "rate": count / seconds,
     }
+
+
+def _sequence() -> None:
+    sequencer = Sequencer()
+    while (run := sequencer.sequence_once()) is not None and run.events:
+        pass
+    load.settle()
 
 
 def _publish_like_peer(events: int) -> None:
