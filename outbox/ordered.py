@@ -18,7 +18,7 @@ from outbox.reading import COLUMNS
 # The next places of each lane, merged up to the lowest last place of any lane that came back full: beyond it that lane
 # may hold a smaller position that was not read. A lane that came back short is read to its end, and everything below
 # what one snapshot shows is in that snapshot (see outbox/sequencing.py). There is no index on position alone.
-ORDERED_SQL: Final = f"""
+_PLACES: Final = f"""
 WITH places AS MATERIALIZED (
   SELECT l.lane, l.position, l.event_id
     FROM generate_series(0, {LANES - 1}) AS k (lane)
@@ -28,12 +28,32 @@ WITH places AS MATERIALIZED (
 ), bound AS (
   SELECT min(last) AS position
     FROM (SELECT max(position) AS last FROM places GROUP BY lane HAVING count(*) = %(most)s) AS full_lanes
-)
-SELECT l.position, e.id, {{uid_text}}, l.lane, {{columns}}
-  FROM (SELECT * FROM places WHERE position <= COALESCE((SELECT position FROM bound), %(upto)s)
-         ORDER BY position LIMIT %(limit)s) AS l
- CROSS JOIN LATERAL (SELECT * FROM outbox_event WHERE id = l.event_id LIMIT 1) AS e
+), taken AS MATERIALIZED (
+  SELECT * FROM places WHERE position <= COALESCE((SELECT position FROM bound), %(upto)s)
+   ORDER BY position LIMIT %(limit)s
+)"""  # noqa: S608 - constants only
+
+# Each event by its id.
+ORDERED_SQL: Final = f"""{_PLACES}
+SELECT {{columns}}
+  FROM taken l CROSS JOIN LATERAL (SELECT * FROM outbox_event WHERE id = l.event_id LIMIT 1) AS e
 """  # noqa: S608 - constants only
+# Thousands of events are mostly neighbours: their ids follow their places closely. Then all of that range are read in
+# one go and joined, for three quarters of the price; the plan takes longer to make. Where some are far apart (a
+# transaction that was open for long), each is looked up.
+WIDE_SQL: Final = f"""{_PLACES}, span AS MATERIALIZED (
+  SELECT min(event_id) AS first, max(event_id) AS last, max(event_id) - min(event_id) < 2 * count(*) AS dense FROM taken
+)
+SELECT {{columns}}
+  FROM taken l JOIN outbox_event e ON e.id = l.event_id
+ WHERE (SELECT dense FROM span) AND e.id >= (SELECT first FROM span) AND e.id <= (SELECT last FROM span)
+UNION ALL
+SELECT {{columns}}
+  FROM taken l CROSS JOIN LATERAL (SELECT * FROM outbox_event WHERE id = l.event_id LIMIT 1) AS e
+ WHERE NOT (SELECT dense FROM span)
+"""  # noqa: S608 - constants only
+WIDE: Final = 4_000
+"""Reads of so many places are made by ``WIDE_SQL``."""
 
 END: Final = 2**63 - 1
 DETAILS: Final = (
@@ -127,8 +147,9 @@ def ordered_read(
         "limit": limit,
         "topics": sorted(topics) if topics is not None else None,
     }
+    statement = _statement(None if details is None else frozenset(details), limit >= WIDE)
     with connection.cursor() as cursor:
-        cursor.execute(_statement(None if details is None else frozenset(details)), values)
+        cursor.execute(statement, values)
         rows = cursor.fetchall()
     rows.sort(key=_position)
     events = LogEvents([row for row in rows if row[_PAYLOAD] is not None])
@@ -138,12 +159,12 @@ def ordered_read(
 
 
 @lru_cache(maxsize=64)
-def _statement(details: frozenset[str] | None) -> str:
-    def column(name: str, sql: str) -> str:
-        return sql if details is None or name in details or name not in DETAILS else "NULL"
-
-    columns = ", ".join(column(name, sql) for name, sql in COLUMNS.items())
-    return ORDERED_SQL.format(uid_text=column("uid_text", "e.uid::text"), columns=columns)
+def _statement(details: frozenset[str] | None, wide: bool) -> str:
+    known = {"position": "l.position", "id": "e.id", "uid_text": "e.uid::text", "lane": "l.lane", **COLUMNS}
+    columns = ", ".join(
+        sql if details is None or name in details or name not in DETAILS else "NULL" for name, sql in known.items()
+    )
+    return (WIDE_SQL if wide else ORDERED_SQL).format(columns=columns)
 
 
 def default_per_lane(limit: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import ClassVar
 
 import orjson
@@ -68,6 +69,9 @@ def fold(rows: Iterable[tuple[str, int, str]]) -> str:
     return orjson.dumps(documents).decode()
 
 
+WANTED = attrgetter("aggregate_id", "sequence", "payload_text")
+
+
 class ByBatch(Projection):
     name = "by_batch"
     reads: ClassVar[frozenset[str] | None] = frozenset()
@@ -76,7 +80,7 @@ class ByBatch(Projection):
     types = {"customer.updated": 1}
 
     def apply(self, batch: Batch) -> None:
-        text = fold((event.aggregate_id, event.sequence, event.payload_text) for event in batch)
+        text = fold(map(WANTED, batch))
         with connection.cursor() as cursor:
             cursor.execute(UPSERT.format(table=batch.table(self.tables[0])), [text])
 

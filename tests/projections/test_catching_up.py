@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from django.conf import LazySettings
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 
-from outbox.ordered import DETAILS, OrderedRead, ordered_read
+from outbox.ordered import DETAILS, WIDE, OrderedRead, ordered_read
 from outbox.sequencing import Sequencer
 from projections import log_reader
 from projections.batches import batch_apply
@@ -199,6 +199,22 @@ def test_events_are_read_without_what_nobody_looks_at(totals: type[Totals]) -> N
     assert (some.origin, some.created_text) == ("api", None)
     assert bare._replace(**{name: getattr(whole, name) for name in DETAILS}) == whole
     assert None not in whole
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["neighbours", "far apart"])
+def test_many_events_are_read_as_few_are(totals: type[Totals], apart: bool) -> None:
+    publish_deposits(*[f"a{n}" for n in range(30)])
+    if apart:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT nextval('outbox_event_id_seq') FROM generate_series(1, 500)")
+    publish_deposits(*[f"a{n}" for n in range(30)], deposit("x", topic="elsewhere"))
+    Sequencer().sequence_once()
+
+    wide = ordered_read(after=0, limit=WIDE, topics=Totals.topics)
+    narrow = ordered_read(after=0, limit=WIDE - 1, topics=Totals.topics)
+
+    assert list(wide.events) == list(narrow.events)
+    assert (len(wide.events), wide.places, wide.reached) == (60, 61, narrow.reached)
 
 
 def test_an_unknown_detail_is_refused_at_start(totals: type[Totals], monkeypatch: pytest.MonkeyPatch) -> None:
