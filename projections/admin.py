@@ -49,6 +49,7 @@ class FailureAdmin(RecordAdmin):
     list_display = (
         "id",
         "projection",
+        "build_id",
         "event_type",
         "aggregate_id",
         "state_badge",

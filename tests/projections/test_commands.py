@@ -76,6 +76,7 @@ def test_replay_counts_first(failing: Failure) -> None:
         cursor.execute("DELETE FROM test_totals WHERE account = 'a'")
 
     first = live().cursor - 3
+    nothing = run("projection_replay", "totals")
     planned = run("projection_replay", "totals", "--from", first)
     before = Operation.objects.count()
     started = run("projection_replay", "totals", "--from", first, "--apply")
@@ -84,6 +85,7 @@ def test_replay_counts_first(failing: Failure) -> None:
     while operations_run_once():
         pass
 
+    assert nothing[0] == "0 items, nothing after the checkpoint; --apply starts it"
     assert planned[0] == f"1 item, positions {first} to {first + 3}; --apply starts it"
     assert before == 0
     assert started[0].startswith("operation ")

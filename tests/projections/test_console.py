@@ -4,9 +4,10 @@ import re
 
 import pytest
 from django.db import connection
+from django.urls import reverse
 
 from operations.long_actions.runner import operations_run_once
-from operations.models import AuditEntry
+from operations.models import AuditEntry, Operation
 from projections.models import Build, Failure
 from projections.runner import projections_run_once
 from tests.operations.conftest import MakeClient
@@ -103,8 +104,12 @@ def test_an_operator_replays_after_a_dry_run(failing: Failure, staff_client: Mak
     client.post(PAGE, {"action": "replay", "from_sequence": str(first), "reason": "damaged by hand"})
     while operations_run_once():
         pass
+    nothing = client.post(PAGE, {"action": "replay_plan"}).content.decode()
+    page = client.get(PAGE).content.decode()
 
     assert f"<strong>1</strong> items, positions {first} to" in dry
+    assert "<strong>0</strong> items, nothing after the checkpoint." in nothing
+    assert reverse("admin:operations_operation_change", args=[Operation.objects.get().pk]) in page
     assert damaged["a"] == (77, 1)
     assert accounts()["a"] == (3, 1)
 

@@ -38,7 +38,8 @@ class Command(BaseCommand):
                 what = {"projection": options["projection"], **ends, "aggregate_type": kind, "aggregate_id": key}
                 frozen, plan = operation_plan(kind=ReplayKind.name, filter=what)
                 document: Any = {"filter": frozen, "items": plan.eligible}
-                ranged = f"positions {frozen['from_sequence']} to {frozen['to_sequence']}"
+                begin, end = frozen["from_sequence"], frozen["to_sequence"]
+                ranged = f"positions {begin} to {end}" if begin <= end else "nothing after the checkpoint"
                 line = f"{counted(plan.eligible, 'item')}, {ranged}; --apply starts it"
             else:
                 operation = replay_start(
