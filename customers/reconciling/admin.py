@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 
 from customers.errors import CustomerError
 from customers.models import Drift, ReconcileRun
+from customers.reconciling.compare_page import compare_page, may_compare
 from customers.reconciling.decisions import drifts_accept, drifts_decline
 from customers.reconciling.documents import drift_fields
 from operations.audit import actor_of
@@ -37,11 +38,7 @@ _TONES: Final[dict[str, Tone]] = {
     Drift.Status.DECLINED: "plain",
     Drift.Status.GONE: "plain",
 }
-_PLANS: Final = (
-    ("Compare both sides (dry run)", "customers.reconcile", {"dry_run": True}),
-    ("Compare and mend", "customers.reconcile", {"dry_run": False}),
-    ("Import what only the other side has", "customers.import", {"dry_run": False}),
-)
+_PLANS: Final = (("Import what only the other side has", "customers.import", {"dry_run": False}),)
 
 
 @admin.register(Drift)
@@ -107,12 +104,23 @@ class DriftAdmin(RecordAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.do_view)
-        return [path("<int:drift_id>/do/<str:verb>/", view, name="customers_drift_do"), *super().get_urls()]
+        return [
+            path("<int:drift_id>/do/<str:verb>/", view, name="customers_drift_do"),
+            path("compare/", self.admin_site.admin_view(self.compare_view), name="customers_drift_compare"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         may = may_steer(request, "plan") and request.user.has_perm("customers.reconcile_drift")
-        context = {"plans": _plans() if may else [], "last_run": _last_run(), **(extra_context or {})}
+        plans = _plans() if may else []
+        if may_compare(request):
+            plans.insert(0, ("Compare both sides…", reverse("admin:customers_drift_compare")))
+        context = {"plans": plans, "last_run": _last_run(), **(extra_context or {})}
         return super().changelist_view(request, context)
+
+    def compare_view(self, request: HttpRequest) -> HttpResponse:
+        """The page that begins a comparison."""
+        return compare_page(request, self.admin_site.each_context(request))
 
     def do_view(self, request: HttpRequest, drift_id: int, verb: str) -> HttpResponse:
         """One button of the page."""

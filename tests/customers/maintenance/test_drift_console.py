@@ -60,16 +60,24 @@ def test_it_masks_values_for_those_who_may_not_read_them(found: dict[str, Drift]
 
 
 def test_it_offers_the_comparison_to_whoever_may(found: dict[str, Drift], staff_client: MakeClient) -> None:
-    operator = staff_client("operator")
+    operator, viewer = staff_client("operator"), staff_client("viewer")
+    address = reverse("admin:customers_drift_compare")
 
     listed = operator.get(LIST).content.decode()
-    planned = operator.get(
-        reverse("admin:operations_operation_plan"), {"kind": "customers.reconcile", "filter": '{"dry_run": true}'}
-    )
+    page = operator.get(address).content.decode()
+    begun = operator.post(address, {"integration": "stripe", "way": "mend", "reason": "see"})
+    again = operator.post(address, {"integration": "stripe", "way": "mend"}, follow=True).content.decode()
+    odd = operator.post(address, {"integration": "stripe", "way": "odd"})
 
-    assert "Compare and mend" in listed
-    assert planned.status_code == 200
-    assert b"eligible" in planned.content
+    assert address in listed
+    assert "Compare and mend" in page
+    assert "<td>1</td><td>0</td>" in page
+    operation = Operation.objects.exclude(filter__dry_run=True).get()
+    assert begun.headers["Location"] == reverse("admin:operations_operation_change", args=[operation.pk])
+    assert (operation.state, operation.reason) == ("running", "see")
+    assert "under way already" in again
+    assert odd.status_code == 404
+    assert [viewer.get(address).status_code, viewer.post(address).status_code] == [403, 403]
 
 
 def test_a_button_accepts_and_an_operation_repairs(
