@@ -25,6 +25,16 @@ from projections.registry import projection_names, projections
 from projections.resolving import failure_resolve
 
 STATES: Final[dict[str, Tone]] = {"retrying": "warn", "manual": "bad", "resolved": "good"}
+TRIED_AGAIN: Final = (Strategy.RETRY, Strategy.REBUILD_AGGREGATE)
+WORDS: Final = {
+    Strategy.RETRY: "The event is tried again by the next runner: load this page again for its outcome.",
+    Strategy.REBUILD_AGGREGATE: (
+        "The rows of {} are computed anew by the next runner, with this event: load this page again for its outcome."
+    ),
+    Strategy.SKIP: "{} goes on without this event.",
+    Strategy.MANUAL_FIX: "{} goes on without this event, with the rows as you put them right.",
+    Strategy.COMPENSATE: "The function was called; {} goes on without this event.",
+}
 BUILDS: Final[dict[str, Tone]] = {"live": "good", "building": "warn", "standby": "plain", "retired": "plain"}
 
 
@@ -87,7 +97,7 @@ class FailureAdmin(RecordAdmin):
         "traceback_block",
         "strategy",
         "resolution",
-        "resolved_by",
+        "decided_by",
         "resolved_at",
     )
 
@@ -124,7 +134,11 @@ class FailureAdmin(RecordAdmin):
         projection = known.get(failure.projection) if failure else None
         context = {
             "may_resolve": failure is not None and failure.state in ACTIVE and self.has_resolve_permission(request),
-            "strategies": Strategy.choices,
+            "strategies": [
+                one
+                for one in Strategy.choices
+                if one[0] != Strategy.COMPENSATE or (projection and projection.compensations)
+            ],
             "compensations": sorted(projection.compensations) if projection else [],
         }
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
@@ -132,6 +146,10 @@ class FailureAdmin(RecordAdmin):
     @admin.display(description="state")
     def state_badge(self, failure: Failure) -> SafeString:
         return badge(failure.state, STATES[failure.state])
+
+    @admin.display(description="decided by")
+    def decided_by(self, failure: Failure) -> str:
+        return failure.resolved_by or "-"
 
     @admin.display(description="event")
     def event_link(self, failure: Failure) -> SafeString:
@@ -144,6 +162,8 @@ class FailureAdmin(RecordAdmin):
 
     @admin.display(description="traceback")
     def traceback_block(self, failure: Failure) -> SafeString:
+        if not failure.traceback:
+            return SafeString("-")
         return format_html('<pre class="json">{}</pre>', failure.traceback if self._with_detail else REDACTED)
 
     @admin.display(description="attempts that failed")
@@ -151,8 +171,11 @@ class FailureAdmin(RecordAdmin):
         attempts = FailureAttempt.objects.filter(failure=failure).order_by("-id")[:50]
         return format_html_join(
             "",
-            "<div>{} UTC: attempt {}, {} {}</div>",
-            [(f"{one.made_at:%Y-%m-%d %H:%M:%S}", one.number, one.error_class, one.code) for one in attempts],
+            "<div>{} UTC: attempt {}, {}</div>",
+            [
+                (f"{one.made_at:%Y-%m-%d %H:%M:%S}", one.number, " ".join(dict.fromkeys((one.error_class, one.code))))
+                for one in attempts
+            ],
         )
 
     def _decide(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -168,7 +191,8 @@ class FailureAdmin(RecordAdmin):
             )
         except ProblemError as exc:
             return self._back(request, object_id, exc.detail, messages.ERROR)
-        return self._back(request, object_id, f"{failure.aggregate_id} goes on ({failure.strategy}).", messages.SUCCESS)
+        told = WORDS[Strategy(failure.strategy)].format(failure.aggregate_id)
+        return self._back(request, object_id, told, messages.SUCCESS)
 
     def _back(self, request: HttpRequest, object_id: str, text: str, level: int) -> HttpResponse:
         self.message_user(request, text, level)
@@ -185,7 +209,8 @@ class FailureAdmin(RecordAdmin):
                 refused = exc.detail
             else:
                 done += 1
-        self.message_user(request, f"{done} go on.", messages.SUCCESS if done else messages.WARNING)
+        told = f"{done} are tried again by the next runner." if strategy in TRIED_AGAIN else f"{done} go on."
+        self.message_user(request, told, messages.SUCCESS if done else messages.WARNING)
         if refused:
             self.message_user(request, f"Others were refused: {refused}", messages.ERROR)
 

@@ -50,11 +50,37 @@ ON CONFLICT (build_id, aggregate_type, aggregate_id) DO UPDATE
    SET next_sequence = excluded.next_sequence, due = excluded.due, rebuild = false
 """
 
+# Decided once, an event stays passed over: a build that meets it anew goes on without it as the others do. Only for
+# what failed in it, so a version that can apply the event does. Fixes by hand are not carried: the rows of the new
+# build were not fixed. By projections_failure_event.
+CARRY_SQL: Final = """
+WITH decided AS (
+  SELECT DISTINCT ON (o.event_id) o.event_id, o.build_id, o.resolved_by, o.resolution
+    FROM projections_failure o
+   WHERE o.event_id = ANY (%(event_id)s::bigint[]) AND o.projection = %(projection)s AND o.build_id <> %(build)s
+     AND o.state = 'resolved' AND o.strategy = 'skip'
+   ORDER BY o.event_id, o.id DESC
+), carried AS (
+  UPDATE projections_failure f
+     SET state = 'resolved', strategy = 'skip', next_retry_at = NULL, resolved_at = clock_timestamp(),
+         resolved_by = d.resolved_by,
+         resolution = 'Decided for build ' || d.build_id || COALESCE(': ' || NULLIF(d.resolution, ''), '.')
+    FROM decided d
+   WHERE f.build_id = %(build)s AND f.event_id = d.event_id AND f.state IN ('retrying', 'manual')
+  RETURNING f.aggregate_type, f.aggregate_id, f.sequence
+)
+UPDATE projections_detour t SET next_sequence = c.sequence + 1, due = clock_timestamp()
+  FROM carried c
+ WHERE t.build_id = %(build)s AND t.aggregate_type = c.aggregate_type AND t.aggregate_id = c.aggregate_id
+"""
+
 
 def failures_record(
     projection: Projection, build_id: int, failed: Sequence[Failed], attempts: Mapping[int, int] | None = None
 ) -> int:
     """Write the failures, their attempts and detours, at most one of each aggregate.
+
+    What a person decided to skip in another build is skipped here too, and its aggregate goes on.
 
     Args:
         projection: whose they are.
@@ -90,6 +116,7 @@ def failures_record(
     }
     with connection.cursor() as cursor:
         cursor.execute(RECORD_SQL, values)
+        cursor.execute(CARRY_SQL, values)
     return waits.count(None)
 
 

@@ -13,10 +13,16 @@ from operations.overview import Tone
 from outbox.life import EVENT, LivedEvent, events_of
 from projections.access import SEE_DETAIL, may
 from projections.documents import REDACTED
-from projections.models import Failure, FailureState
+from projections.models import BuildState, Failure, FailureState
 from projections.registry import projection_named, projection_names
 
-TONES: Final[dict[str, Tone]] = {"applied": "good", "pending": "plain", "blocked": "warn", "failed": "bad"}
+TONES: Final[dict[str, Tone]] = {
+    "applied": "good",
+    "pending": "plain",
+    "blocked": "warn",
+    "failed": "bad",
+    "passed over": "plain",
+}
 
 # Where events stand with the builds that readers see: each by its primary key, its place by the index of the log's
 # partitions on event_id, and the moment by projections_mark_uniq, as the first mark at or past the place.
@@ -25,6 +31,9 @@ SELECT e.id, b.projection,
        CASE WHEN l.position IS NULL OR l.position > b.cursor THEN 'pending'
             WHEN f.id IS NOT NULL THEN 'failed'
             WHEN d.id IS NOT NULL AND e.sequence >= d.next_sequence THEN 'blocked'
+            WHEN EXISTS (SELECT FROM projections_failure s
+                          WHERE s.event_id = e.id AND s.build_id = b.id AND s.state = 'resolved'
+                            AND s.strategy IN ('skip', 'manual_fix', 'compensate')) THEN 'passed over'
             ELSE 'applied' END,
        (SELECT m.passed_at FROM projections_mark m WHERE m.build_id = b.id AND m.position >= l.position
          ORDER BY m.position LIMIT 1)
@@ -60,7 +69,9 @@ class ReadModelsLife(LifeSource):
             cursor.execute(STANDING_SQL, values)
             rows = cursor.fetchall()
         # By projections_failure_event.
-        failures, more = first_of(Failure.objects.filter(event_id__in=events).defer("traceback"), "event_id")
+        failures, more = first_of(
+            Failure.objects.filter(event_id__in=events).select_related("build").defer("traceback"), "event_id"
+        )
         thread.parts.update(Name("projection_failure", str(one.pk)) for one in failures)
         with_detail = may(thread.request, SEE_DETAIL)
         resolved = {
@@ -77,15 +88,15 @@ class ReadModelsLife(LifeSource):
 
 
 def _standing(event: LivedEvent, projection: str, state: str, at: datetime | None) -> Entry:
-    is_applied = state == "applied"
+    is_over = state in ("applied", "passed over")
     return Entry(
         kind="read_model",
         id=f"{event.id}/{projection}",
         what=f"{event.type} in {projection}",
-        at=(at or event.created_at) if is_applied else None,
+        at=(at or event.created_at) if is_over else None,
         state=state,
         tone=TONES[state],
-        text=_how_exact(at) if is_applied else "",
+        text=_how_exact(at) if state == "applied" else "",
         url=reverse("console-projection", args=[projection]),
         about=[Name(EVENT, str(event.id))],
     )
@@ -99,17 +110,20 @@ def _failure(event: LivedEvent, one: Failure, *, with_detail: bool) -> Entry:
     message = one.message if with_detail else REDACTED
     again = f"again at {one.next_retry_at:%Y-%m-%d %H:%M:%S}" if one.next_retry_at else ""
     decided = f"{one.strategy} by {one.resolved_by}" if one.strategy else ""
-    is_over = one.state == FailureState.RESOLVED
+    # What failed in a build that is gone says nothing of what readers see.
+    is_over, is_gone = one.state == FailureState.RESOLVED, one.build.state == BuildState.RETIRED
     return Entry(
         kind="projection_failure",
         id=str(one.pk),
         what=f"{event.type} could not be applied to {one.projection}",
         at=one.first_failed_at,
         ended_at=one.resolved_at,
-        state=one.state,
-        tone="good" if is_over else "bad" if one.state == FailureState.MANUAL else "warn",
+        state="gone" if is_gone else one.state,
+        tone="plain" if is_gone else "good" if is_over else "bad" if one.state == FailureState.MANUAL else "warn",
         attempts=one.attempts,
-        text="; ".join(filter(None, (one.code, message, again, decided))),
+        text="; ".join(
+            filter(None, (one.code, message.rstrip("."), again, decided, one.resolution if is_gone else ""))
+        ),
         url=reverse("admin:projections_failure_change", args=[one.pk]),
         about=[Name(EVENT, str(event.id))],
     )

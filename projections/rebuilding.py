@@ -56,6 +56,13 @@ SELECT a.attname FROM pg_attribute a JOIN pg_attribute b ON b.attname = a.attnam
  WHERE a.attrelid = %(old)s::regclass AND b.attrelid = %(new)s::regclass
    AND a.attnum > 0 AND b.attnum > 0 AND NOT a.attisdropped AND NOT b.attisdropped ORDER BY a.attnum
 """
+# By projections_failure_active_uniq, and for each by the index of its event.
+FAILING_SQL: Final = """
+SELECT count(*) FROM projections_failure n
+ WHERE n.build_id = %(new)s AND n.state IN ('retrying', 'manual')
+   AND NOT EXISTS (SELECT FROM projections_failure o
+                    WHERE o.event_id = n.event_id AND o.build_id = %(old)s AND o.state IN ('retrying', 'manual'))
+"""
 
 
 class RebuildRunning(ProblemError):
@@ -114,16 +121,18 @@ class Comparison:
         new: the one that is to take its place.
         position: of the log.
         tables: table by table.
+        failing: events that only the new one cannot apply; aggregates of it wait behind them.
     """
 
     old: int
     new: int
     position: int
     tables: list[TableComparison]
+    failing: int = 0
 
     @property
     def is_same(self) -> bool:
-        return all(table.is_same for table in self.tables)
+        return not self.failing and all(table.is_same for table in self.tables)
 
 
 def rebuild_start(*, name: str, actor: str) -> Build:
@@ -208,7 +217,11 @@ def rebuild_compare(*, name: str) -> Comparison:
         if len(places) != 1:
             raise NotCaughtUp("They moved apart before they could be compared. Try again.")
         tables = projection_named(name, new.version).tables
-        return Comparison(old.pk, new.pk, places.pop(), [_compare(table, old.pk, new.pk) for table in tables])
+        with connection.cursor() as cursor:
+            cursor.execute(FAILING_SQL, {"old": old.pk, "new": new.pk})
+            failing = cursor.fetchone()[0]
+        compared = [_compare(table, old.pk, new.pk) for table in tables]
+        return Comparison(old.pk, new.pk, places.pop(), compared, failing)
 
     held = run_in_transaction(freeze)
     try:

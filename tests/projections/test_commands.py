@@ -109,7 +109,8 @@ def test_replay_refuses_ranges_that_are_none(failing: Failure, words: list[str],
 
 @pytest.mark.feature("E7")
 def test_reset_needs_its_token(failing: Failure) -> None:
-    token, _ = run("projection_reset", "totals")
+    asked, _ = run("projection_reset", "totals")
+    token = asked.rpartition(" --confirm ")[2]
     with pytest.raises(CommandError, match="token"):
         run("projection_reset", "totals", "--confirm", "wrong")
 

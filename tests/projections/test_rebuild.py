@@ -21,6 +21,7 @@ from projections.rebuilding import (
     rebuild_start,
     rebuild_switch,
 )
+from projections.resolving import failure_resolve
 from projections.runner import projections_run_once
 from projections.verifying import projection_verify
 from tests.customers.races import in_threads
@@ -243,3 +244,42 @@ def test_a_comparison_takes_both_builds_from_their_runners(totals: type[Totals])
 
     assert errors == []
     assert found == [True]
+
+
+def test_what_a_person_skipped_stays_skipped_in_a_new_build(totals: type[Totals]) -> None:
+    publish_deposits("a", deposit("bad", -500), "bad", deposit("worse", -500))
+    projections_run_once()
+    skipped = Failure.objects.get(aggregate_id="bad")
+    failure_resolve(failure_id=skipped.pk, strategy="skip", actor=ANN, note="a test of the bank")
+    projections_run_once()
+    seen_before = accounts()
+
+    new = rebuild_start(name="totals", actor="user:bob")
+    for _ in range(3):
+        projections_run_once()
+    compared = rebuild_compare(name="totals")
+    rebuild_switch(name="totals", actor="user:bob")
+
+    carried = Failure.objects.get(build=new, aggregate_id="bad")
+    assert seen_before["bad"] == (1, 2)
+    assert accounts() == seen_before
+    assert compared.is_same
+    assert (carried.state, carried.strategy, carried.resolved_by) == ("resolved", "skip", ANN)
+    assert carried.resolution == f"Decided for build {skipped.build_id}: a test of the bank"
+    # Nobody has decided about the other one, and its build says so.
+    assert Failure.objects.get(build=new, aggregate_id="worse").state == "retrying"
+
+
+def test_the_comparison_tells_of_events_that_only_the_new_build_cannot_apply(totals: type[Totals]) -> None:
+    publish_deposits("a", deposit("bad", -500))
+    projections_run_once()
+    fixed = Failure.objects.get(aggregate_id="bad")
+    failure_resolve(failure_id=fixed.pk, strategy="manual_fix", actor=ANN, note="booked by hand")
+    projections_run_once()
+
+    rebuild_start(name="totals", actor=ANN)
+    projections_run_once()
+    compared = rebuild_compare(name="totals")
+
+    assert (compared.failing, compared.is_same) == (1, False)
+    assert all(table.is_same for table in compared.tables)

@@ -121,3 +121,30 @@ def test_it_gives_a_shell_what_commands_need(tmp_path: Path) -> None:
 
     assert read.stdout == "it's $HOME `x`|http://127.0.0.1:8000"
     assert _mode(folder.shell_file) == 0o600
+
+
+@pytest.mark.feature("H7")
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_start_knows_the_addresses_of_an_earlier_one_from_those_that_were_set(tmp_path: Path, changed: bool) -> None:
+    """A shell that has read ``env`` starts all of it again: the servers of those addresses are gone."""
+    folder = SandboxFolder(tmp_path / ".sandbox")
+    folder.open()
+    folder.write_shell({"DATABASE_URL": "postgres://127.0.0.1:1/x", "SECRET_KEY": "it's secret"})
+    folder.close()
+    said = subprocess.run(
+        ["/bin/sh", "-c", f". {folder.shell_file}; env -0"], capture_output=True, env={"LANG": "C"}, check=True
+    )
+    environment = dict(line.split("=", 1) for line in said.stdout.decode().split("\0") if line)
+    if changed:
+        environment["DATABASE_URL"] = "postgres://db.example/mine"
+    before = dict(environment)
+
+    SandboxFolder.forget_shell(environment)
+
+    left = {name: environment.get(name) for name in ("LANG", "DATABASE_URL", "SECRET_KEY")}
+    assert before["SECRET_KEY"] == "it's secret"
+    assert left == (
+        {"LANG": "C", "DATABASE_URL": "postgres://db.example/mine", "SECRET_KEY": "it's secret"}
+        if changed
+        else {"LANG": "C", "DATABASE_URL": None, "SECRET_KEY": None}
+    )

@@ -94,6 +94,7 @@ def test_it_tells_what_a_read_model_could_not_apply(
     assert (failure["attempts"], failure["ended_at"]) == (1, None)
     assert ("customer.created" in failure["text"]) is (len(scopes) == 2)
     assert of_kind(resolved, "projection_failure")[0]["state"] == "resolved"
+    assert [entry["state"] for entry in of_kind(resolved, "read_model")] == ["passed over"]
     assert [entry["what"] for entry in of_kind(resolved, "audit")] == ["projection_failure.resolved"]
 
 

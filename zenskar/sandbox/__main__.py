@@ -25,8 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     stop_on_signals()
     try:
         Supervisor(SandboxFolder(options.folder.resolve()), once=options.once).run()
+        print("It works, and is stopped: make run starts it to stay.", flush=True)
     except Stopped as stopped:
-        print(f"\nStopped all of it ({stopped}).", flush=True)
+        print(f"Stopped all of it ({stopped}).", flush=True)
         return 0
     except FAILURES as failure:
         print(f"\n{failure}", file=sys.stderr, flush=True)

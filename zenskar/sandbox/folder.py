@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import IO, Final, TypedDict
 
 from zenskar.sandbox import processes
+
+READ_AT: Final = "ZENSKAR_SANDBOX_ENV"
+"""Set by ``env`` beside its variables: their names and a digest of them, by which a later start knows its own."""
 
 
 class Endpoints(TypedDict, total=False):
@@ -110,8 +114,21 @@ class SandboxFolder:
 
     def write_shell(self, variables: Mapping[str, str]) -> None:
         """Write ``env``, which a shell reads (``. .sandbox/env``) to run commands with what our processes run with."""
-        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items()))
+        marked = {**variables, READ_AT: f"{','.join(sorted(variables))}:{_digest(variables)}"}
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(marked.items()))
         _write_private(self.shell_file, "".join(lines))
+
+    @staticmethod
+    def forget_shell(environment: MutableMapping[str, str]) -> None:
+        """Take out what a shell read from ``env``: it leads to servers of an earlier start, which are gone.
+
+        Only when all of it is as it was read: who has set one of the variables since then means what they say.
+        """
+        names, _, digest = environment.get(READ_AT, "").partition(":")
+        read = {name: environment[name] for name in names.split(",") if name in environment}
+        if digest and _digest(read) == digest:
+            for name in (*read, READ_AT):
+                del environment[name]
 
     def secret(self, name: str, *, prefix: str = "") -> str:
         """A random secret of this checkout, the same at every start.
@@ -157,6 +174,10 @@ class SandboxFolder:
         )
         probe.rmdir()
         return answer.returncode == 0
+
+
+def _digest(variables: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(variables), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _write_private(file: Path, text: str) -> None:

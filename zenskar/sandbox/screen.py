@@ -25,8 +25,8 @@ def step(what: str) -> Iterator[Callable[[str], None]]:
     print(f"{time.monotonic() - begun:6.1f} s {what}{said}", flush=True)
 
 
-def print_addresses(endpoints: Endpoints, started: list[str], folder: SandboxFolder, *, stays: bool) -> None:
-    """Say where everything listens and how to log in; ``stays`` is False when all of it stops right away."""
+def print_addresses(endpoints: Endpoints, started: list[str], folder: SandboxFolder) -> None:
+    """Say where everything listens and how to log in."""
     web = endpoints["web"]
     rows = {
         "console": f"{web}/admin/   log in as {endpoints['admin_user']}, password {endpoints['admin_password']}",
@@ -50,6 +50,4 @@ def print_addresses(endpoints: Endpoints, started: list[str], folder: SandboxFol
     print()
     for row, text in rows.items():
         print(f"  {row:<12} {text}")
-    if not stays:
-        return
     print("\nCtrl-C stops all of it; the next start keeps the data; make clean forgets it.", flush=True)

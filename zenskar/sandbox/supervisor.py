@@ -61,6 +61,7 @@ class Supervisor:
         os.umask(0o077)
         self.folder.open()
         self.folder.fresh_logs()
+        self.folder.forget_shell(os.environ)
         port = web_port()
         web = f"http://127.0.0.1:{port}"
         standins = StandIns(self.folder, web_url=web)
@@ -83,6 +84,7 @@ class Supervisor:
                 self._watch(standins)
         finally:
             with _undisturbed():
+                print("\nStopping all of it …", flush=True)
                 standins.stop_soon()
                 processes.stop_together(list(self.apps.values()), grace=6)
                 standins.stop()
@@ -163,7 +165,8 @@ class Supervisor:
             print(
                 "         the main job is not shown: it would leave its customer in a database or a Stripe of your own"
             )
-        screen.print_addresses(endpoints, standins.started, self.folder, stays=not self.once)
+        if not self.once:
+            screen.print_addresses(endpoints, standins.started, self.folder)
 
     def _watch(self, standins: StandIns) -> None:
         while True:

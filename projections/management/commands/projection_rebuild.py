@@ -69,15 +69,18 @@ class Command(BaseCommand):
         if options["no_switch"]:
             return
         if not compared.is_same and not options["accept_differences"]:
-            self.stdout.write("readers still see the old build; --accept-differences switches them")
+            self.stdout.write(
+                "readers still see the old build: --accept-differences switches them, --cancel drops the new one"
+            )
             raise SystemExit(1)
         build = rebuild_switch(name=name, actor=actor)
         self.stdout.write(f"readers see build {build.pk}; --rollback goes back, --retire drops the old one")
 
 
 def _lines(compared: Comparison) -> list[str]:
+    failing = f"{counted(compared.failing, 'event')} that readers have cannot be applied: see projection_failures list"
     return [
         f"{one.table} at {compared.position}: {counted(one.rows, 'row')}, "
         + ("the same" if one.is_same else f"{one.missing} missing, {one.added} added, {one.different} different")
         for one in compared.tables
-    ]
+    ] + ([failing] if compared.failing else [])
