@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+from django import forms
+from django.contrib import messages
 from django.contrib.admin import AdminSite, ChoicesFieldListFilter, ShowFacets, display
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
 from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -24,6 +26,7 @@ from operations.life.sources import Name
 from operations.logins import ConsoleLoginForm
 from operations.models import AuditEntry
 from operations.pagination import CheapPaginator
+from operations.posted import posted_text
 from operations.strict_lists import StrictListMixin
 
 NOTHING: Final = "—"
@@ -223,6 +226,20 @@ class RecordAdmin(StrictListMixin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         plural = self._plural()
         return super().changelist_view(request, {"title": plural, "plural": plural, **(extra_context or {})})
+
+
+class ReasonedActions(ActionForm):
+    """``action_form`` of a list whose actions ask why."""
+
+    reason = forms.CharField(required=False, max_length=1_000, label="Why")
+
+    @staticmethod
+    def reason_of(request: HttpRequest) -> str:
+        """Why it is to be done, as the person said; empty, after telling them that it is needed, when they did not."""
+        reason = posted_text(request, "reason")
+        if not reason:
+            messages.error(request, "Say why, beside the action: it goes on record. Nothing was done.")
+        return reason
 
 
 class WordsFilter(ChoicesFieldListFilter):

@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge
+from operations.console import ReasonedActions, RecordAdmin, badge
 from operations.errors import ProblemError
 from operations.life.sources import Name
 from operations.overview import Tone
@@ -76,6 +76,7 @@ class FailureAdmin(RecordAdmin):
     ordering = ("-id",)
     defer_in_list = ("message", "traceback")
     actions = ("retry", "skip", "rebuild_aggregate")
+    action_form = ReasonedActions
     fields = (
         "projection",
         "build",
@@ -118,7 +119,8 @@ class FailureAdmin(RecordAdmin):
 
     @admin.action(description="Go on without these events", permissions=["resolve"])
     def skip(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:
-        self._resolve_all(request, queryset, Strategy.SKIP)
+        if note := ReasonedActions.reason_of(request):
+            self._resolve_all(request, queryset, Strategy.SKIP, note)
 
     @admin.action(description="Compute their aggregates anew", permissions=["resolve"])
     def rebuild_aggregate(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:
@@ -200,11 +202,13 @@ class FailureAdmin(RecordAdmin):
             return HttpResponseRedirect(reverse("admin:projections_failure_changelist"))
         return HttpResponseRedirect(reverse("admin:projections_failure_change", args=[object_id]))
 
-    def _resolve_all(self, request: HttpRequest, queryset: QuerySet[Failure], strategy: Strategy) -> None:
+    def _resolve_all(
+        self, request: HttpRequest, queryset: QuerySet[Failure], strategy: Strategy, note: str = ""
+    ) -> None:
         done, refused = 0, ""
         for number in list(queryset.filter(state__in=ACTIVE).values_list("pk", flat=True)):
             try:
-                failure_resolve(failure_id=number, strategy=strategy, actor=actor_of(request))
+                failure_resolve(failure_id=number, strategy=strategy, actor=actor_of(request), note=note)
             except ProblemError as exc:
                 refused = exc.detail
             else:

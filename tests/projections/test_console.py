@@ -166,6 +166,20 @@ def test_a_viewer_sees_a_failure_without_its_message(failing: Failure, staff_cli
     assert failing.state == "retrying"
 
 
+def test_nothing_is_skipped_from_the_list_without_a_reason(failing: Failure, staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+
+    told = client.post(
+        "/admin/projections/failure/", {"action": "skip", "_selected_action": failing.pk}, follow=True
+    ).content.decode()
+    client.post("/admin/projections/failure/", {"action": "skip", "_selected_action": failing.pk, "reason": "a test"})
+
+    before = failing.state
+    failing.refresh_from_db()
+    assert "Say why, beside the action" in told
+    assert (before, failing.state, failing.resolution) == ("retrying", "resolved", "a test")
+
+
 @pytest.mark.parametrize(
     ("action", "left"), [("skip", "resolved"), ("retry", "retrying"), ("rebuild_aggregate", "retrying")]
 )
@@ -177,9 +191,8 @@ def test_many_failures_are_decided_at_once(
     client = staff_client("operator")
     chosen = list(Failure.objects.values_list("pk", flat=True))
 
-    answer = client.post(
-        "/admin/projections/failure/", {"action": action, "_selected_action": chosen}, follow=True
-    ).content.decode()
+    given = {"action": action, "_selected_action": chosen, "reason": "tests of the bank"}
+    answer = client.post("/admin/projections/failure/", given, follow=True).content.decode()
 
     assert ("3 go on." if left == "resolved" else "3 are tried again by the next runner.") in answer
     assert set(Failure.objects.values_list("state", "strategy")) == {(left, action)}
