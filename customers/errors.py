@@ -66,7 +66,7 @@ class LiveLooksBusy(CustomerError):
 
     status = 503
     code = "too_many_live_looks"
-    title = "Service Unavailable"
+    title = "Too many live looks"
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "2"})

@@ -30,7 +30,7 @@ class TooBusy(ProblemError):
 
     status = 503
     code = "too_busy"
-    title = "Service Unavailable"
+    title = "Too busy"
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "1"})

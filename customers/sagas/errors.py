@@ -13,7 +13,7 @@ class IntegrationRefused(CustomerError):
 
     status = 502
     code = "integration_refused"
-    title = "Bad Gateway"
+    title = "Refused by the integration"
 
 
 class IntegrationSilent(CustomerError):
@@ -21,7 +21,7 @@ class IntegrationSilent(CustomerError):
 
     status = 502
     code = "integration_unavailable"
-    title = "Bad Gateway"
+    title = "No answer from the integration"
 
 
 class RemoteConflict(CustomerError):
@@ -57,7 +57,7 @@ class SagaUndecided(CustomerError):
 
     status = 504
     code = "protected_change_undecided"
-    title = "Gateway Timeout"
+    title = "Not decided in time"
 
     def __init__(self, url: str) -> None:
         super().__init__(headers={"Location": url, "Retry-After": "5"})
@@ -69,7 +69,7 @@ class SagasBusy(CustomerError):
 
     status = 503
     code = "too_many_protected_changes"
-    title = "Service Unavailable"
+    title = "Too many protected changes"
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "2"})

@@ -117,7 +117,7 @@ def _retry(request: HttpRequest, *, back: str) -> HttpResponse:
         raise Http404
     reason = posted_text(request, "reason", 500)
     retried = troubles_retry(source=source, ids=ids, fingerprint=group, actor=actor_of(request), reason=reason)
-    messages.success(request, f"{len(retried)} will be tried again.")
+    messages.success(request, f"{len(retried)} will be retried.")
     return redirect(back)
 
 

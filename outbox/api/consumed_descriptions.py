@@ -15,7 +15,7 @@ consumed: Final = described_read(
     "consumed",
     "Consumed messages that did not go through at once",
     "Dead ones unless `state` names others, newest first. The header `Link` leads to the next page. All that a filter "
-    "matches are sent again by the operation `outbox.redrive`.",
+    "matches are retried by the operation `outbox.redrive`.",
     400,
     parameters=[inputs.ConsumedQuery],
 )

@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
@@ -32,6 +33,7 @@ from outbox.masking import may_read_payload, payload_masked
 from outbox.models import ParkedMessage, ParkedState
 
 LARGEST_SHOWN: Final = 100_000
+BYTES_SHOWN: Final = 4_000
 VERBS: Final = {"redrive": "outbox.redrive_parkedmessage", "discard": "outbox.discard_parkedmessage"}
 
 
@@ -57,13 +59,13 @@ class ParkedMessageAdmin(RecordAdmin):
     def status(self, parked: ParkedMessage) -> SafeString:
         return badge(words(parked.resolution or parked.state), _tone(parked))
 
-    @admin.action(description="Send again", permissions=["redrive"])
+    @admin.action(description="Retry now", permissions=["redrive"])
     def redrive(self, request: HttpRequest, queryset: QuerySet[ParkedMessage]) -> None:
         ids = list(queryset.values_list("pk", flat=True)[:1_000])
         done = consumed_retry(ids=ids, actor=actor_of(request), reason="chosen in the list")
-        self.message_user(request, f"{len(done)} of {len(ids)} messages are handled again.", messages.SUCCESS)
+        self.message_user(request, f"{len(done)} of {len(ids)} messages are retried.", messages.SUCCESS)
 
-    @admin.action(description="Send again as an operation, with a dry run", permissions=["redrive"])
+    @admin.action(description="Replay as an operation, with a dry run", permissions=["redrive"])
     def plan(self, request: HttpRequest, queryset: QuerySet[ParkedMessage]) -> HttpResponse:
         return redirect(_plan_url({"ids": list(queryset.values_list("pk", flat=True)[:1_000])}))
 
@@ -138,7 +140,7 @@ def _do(request: HttpRequest, message_id: int, verb: str) -> tuple[int, str]:
     reason, actor = posted_text(request, "reason"), actor_of(request)
     if verb == "redrive":
         if consumed_retry(ids=[message_id], actor=actor, reason=reason):
-            return messages.SUCCESS, "It is handled again by the next worker of its group."
+            return messages.SUCCESS, "It is retried by the next worker of its group."
         return messages.ERROR, "It is not dead. Nothing was done."
     if not reason:
         return messages.ERROR, "Say why. Nothing was done."
@@ -148,7 +150,7 @@ def _do(request: HttpRequest, message_id: int, verb: str) -> tuple[int, str]:
 
 
 def _plan_url(given: dict[str, Any]) -> str:
-    """The dry run of a redrive."""
+    """The dry run of a replay."""
     query = urlencode({"kind": "outbox.redrive", "filter": json.dumps(given)})
     return f"{reverse('admin:operations_operation_plan')}?{query}"
 
@@ -162,10 +164,21 @@ def _payload(parked: ParkedMessage, *, readable: bool) -> SafeString | str:
     try:
         payload = orjson.loads(value)
     except orjson.JSONDecodeError:
-        return f"{len(value)} bytes that are no JSON" if value else NOTHING
+        return _no_json(value, readable=readable) if value else NOTHING
     if len(value) > LARGEST_SHOWN:
         return f"{len(value)} bytes of JSON"
     return json_block(payload if readable else payload_masked(payload))
+
+
+def _no_json(value: bytes, *, readable: bool) -> SafeString | str:
+    """Bytes as text, what is no printable UTF-8 escaped, as far as a page goes; its size alone to who may not read."""
+    said = f"{len(value)} bytes that are no JSON"
+    if not readable:
+        return said
+    text = value[:BYTES_SHOWN].decode(errors="backslashreplace")
+    shown = "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+    said += f", the first {BYTES_SHOWN} of them:" if len(value) > BYTES_SHOWN else ":"
+    return format_html('<p>{}</p><pre class="json">{}</pre>', said, shown)
 
 
 def _headers(parked: ParkedMessage) -> dict[str, str]:

@@ -92,7 +92,7 @@ class DeliveryAdmin(RecordAdmin):
     def retry(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         ids = list(queryset.values_list("pk", flat=True)[:AT_ONCE])
         done = deliveries_retry(ids=ids, actor=actor_of(request))
-        self.message_user(request, f"{len(done)} of {len(ids)} deliveries are tried again.", messages.SUCCESS)
+        self.message_user(request, f"{len(done)} of {len(ids)} deliveries are retried.", messages.SUCCESS)
 
     @admin.action(description="Skip: their aggregates go on without them", permissions=["skip"])
     def skip(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
@@ -188,7 +188,7 @@ def _do(request: HttpRequest, delivery_id: int, verb: str) -> tuple[int, str]:
     actor = actor_of(request)
     if verb == "retry":
         if deliveries_retry(ids=[delivery_id], actor=actor, reason=reason):
-            return messages.SUCCESS, "It is tried again now."
+            return messages.SUCCESS, "It is retried now."
         return messages.ERROR, "It is resolved, or waits behind an earlier event of its aggregate. Nothing was done."
     if not reason:
         return messages.ERROR, "Say why. Nothing was done."

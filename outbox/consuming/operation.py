@@ -31,7 +31,7 @@ class RedriveConsumed(Kind):
     """Consumed dead letters, sent again; an item succeeds when its message was handled."""
 
     name = "outbox.redrive"
-    title = "Redrive consumed dead letters"
+    title = "Replay consumed dead letters"
     permission = "outbox.redrive_parkedmessage"
     transactional = True
     batch_size = 500

@@ -86,7 +86,7 @@ def test_it_retries_skips_and_replaces(collector: Collector, dead: Delivery, sta
     replaced = client.post(f"{address}/replace/", edited, follow=True).content.decode()
     again = client.post(f"{address}/skip/", {"reason": "x"}, follow=True).content.decode()
 
-    assert "It is tried again now." in retried
+    assert "It is retried now." in retried
     assert "Say why. Nothing was done." in unexplained
     assert "This is no JSON that can be published. Nothing was published." in broken
     assert "was published in its place" in replaced
@@ -105,7 +105,7 @@ def test_it_acts_on_what_was_chosen_in_the_list(collector: Collector, dead: Deli
     text = client.post("/admin/outbox/delivery/", chosen, follow=True).content.decode()
     relay_until_idle()
 
-    assert "1 of 1 deliveries are tried again." in text
+    assert "1 of 1 deliveries are retried." in text
     assert collector.sequences()["bad"] == [1, 2]
 
 

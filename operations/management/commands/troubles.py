@@ -18,7 +18,7 @@ from operations.troubles.sources import TroubleSource, sources
 class Command(BaseCommand):
     """``list`` and ``groups`` exit with 1 when there is any trouble."""
 
-    help = "Show what needs a person, and have it tried again."
+    help = "Show what needs a person, and retry it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         output = CommandParser(add_help=False)
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         verbs.add_parser("groups", parents=[output], help="show the kinds of trouble, those seen last first")
         found = verbs.add_parser("list", parents=[output], help="show troubles")
         found.add_argument("--limit", type=int, default=50)
-        retry = verbs.add_parser("retry", parents=[output], help="have troubles tried again")
+        retry = verbs.add_parser("retry", parents=[output], help="retry troubles")
         retry.add_argument("ids", nargs="*", help="which ones; none takes the newest thousand of --group")
         retry.add_argument("--reason", default="")
 
@@ -72,7 +72,7 @@ class Command(BaseCommand):
         )
         refused = sorted(set(options["ids"]) - set(retried))
         document = {"retried": retried, "not_retried": refused}
-        line = f"{len(retried)} will be tried again" + (f"; not: {', '.join(refused)}" if refused else "")
+        line = f"{len(retried)} will be retried" + (f"; not: {', '.join(refused)}" if refused else "")
         self.stdout.write(json.dumps(document) if options["json"] else line)
         if refused:
             raise SystemExit(1)

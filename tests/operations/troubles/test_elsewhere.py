@@ -78,8 +78,8 @@ def test_it_tries_again_by_post_alone(leaks: Leaks, staff_client: MakeClient) ->
     kind = client.post(PAGE, {"source": "leaks", "group": "burst"}, follow=True)
     some = client.post(GROUP, {"source": "leaks", "id": ["1", "3"]}, follow=True)
 
-    assert "3 will be tried again." in kind.content.decode()
-    assert "2 will be tried again." in some.content.decode()
+    assert "3 will be retried." in kind.content.decode()
+    assert "2 will be retried." in some.content.decode()
     assert sorted(leaks.open) == ["5", "7"]
     assert AuditEntry.objects.filter(actor="user:operator", action="leak.mended").count() == 2
 
@@ -152,8 +152,8 @@ def test_it_prints_them_and_exits_with_1(leaks: Leaks) -> None:
 
 
 def test_it_retries_from_the_shell(leaks: Leaks) -> None:
-    assert run("retry", "1", "99", "--source", "leaks") == ("1 will be tried again; not: 99\n", 1)
-    assert run("retry", "--group", "burst", "--source", "leaks", "--reason", "r") == ("3 will be tried again\n", 0)
+    assert run("retry", "1", "99", "--source", "leaks") == ("1 will be retried; not: 99\n", 1)
+    assert run("retry", "--group", "burst", "--source", "leaks", "--reason", "r") == ("3 will be retried\n", 0)
     leaks.open.clear()
     assert run("list", "--source", "leaks") == ("No troubles.\n", 0)
 

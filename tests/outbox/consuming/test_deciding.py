@@ -59,7 +59,7 @@ def test_the_page_shows_the_failure_what_waits_and_the_same_elsewhere(
     assert "ann@example.com" in text
     assert f"manage.py kafka_redrive --group {dead.consumer_group} {dead.pk} --apply" in text
     assert f"{API}/{dead.pk}/discard" in text
-    assert "Send again" in text
+    assert "Retry now" in text
     assert "Give up" in text
 
 
@@ -77,7 +77,23 @@ def test_the_page_masks_the_payload_and_offers_nothing_to_those_who_may_only_loo
     assert refused.status_code == 403
 
 
-def test_a_button_sends_it_again_and_what_waited_follows(
+def test_the_page_shows_a_body_that_is_no_json_to_those_who_may_read_it(
+    dead: ParkedMessage, staff_client: MakeClient
+) -> None:
+    body = b"\x00\xffann@example.com <script>alert(1)</script> " + b"x" * 5_000
+    ParkedMessage.objects.filter(pk=dead.pk).update(value=body)
+
+    shown = staff_client("admin").get(page(dead)).content.decode()
+    masked = told(staff_client("viewer").get(page(dead)))
+
+    assert f"{len(body)} bytes that are no JSON, the first 4000 of them:" in shown
+    assert "\\x00\\xffann@example.com &lt;script&gt;alert(1)" in shown
+    assert "x" * 5_000 not in shown
+    assert f"{len(body)} bytes that are no JSON" in masked
+    assert "ann@example.com" not in masked
+
+
+def test_a_button_retries_it_and_what_waited_follows(
     kafka: Kafka, book: Book, dead: ParkedMessage, staff_client: MakeClient
 ) -> None:
     client = staff_client("operator")
@@ -86,7 +102,7 @@ def test_a_button_sends_it_again_and_what_waited_follows(
     Retries(kafka.group, ["orders"]).serve_once()
     again = client.post(f"/admin/outbox/parkedmessage/{dead.pk}/do/redrive/", follow=True)
 
-    assert "handled again by the next worker" in told(answer)
+    assert "retried by the next worker" in told(answer)
     assert "It is not dead. Nothing was done." in told(again)
     assert book.of("a") == [1, 2]
     entry = AuditEntry.objects.get(target=f"consumed:{dead.pk}")
@@ -123,7 +139,7 @@ def test_each_action_has_a_permission_of_its_own(dead: ParkedMessage, client: Cl
         post(client, f"{API}/{dead.pk}/discard", {"reason": "old"}).status_code,
     ]
 
-    assert "Send again" not in text
+    assert "Retry now" not in text
     assert "Give up" in text
     assert answers == [403, 403, 200]
 
@@ -156,7 +172,7 @@ def test_what_was_chosen_in_the_list_is_sent_again_given_up_or_planned(
     assert kept.status_code == 302
     assert Operation.objects.get().filter["ids"] == [dead.pk, other.pk]
     assert "1 of 1 messages were given up." in discarded
-    assert "1 of 2 messages are handled again." in redriven
+    assert "1 of 2 messages are retried." in redriven
 
 
 def test_the_api_lists_shows_sends_again_and_gives_up(

@@ -112,7 +112,24 @@ def test_it_refuses_filters_that_mean_nothing(given: dict[str, object], api: Cli
     assert answer.status_code == 400
 
 
-def test_the_command_sends_again_gives_up_and_does_nothing_by_default(
+def test_the_command_takes_a_topic_with_and_without_the_prefix_and_says_what_there_is(
+    kafka: Kafka, book: Book, dead: list[ParkedMessage]
+) -> None:
+    out, err = StringIO(), StringIO()
+
+    for topic in ("orders", f"{kafka.prefix}.orders", f"{kafka.prefix}.orders.dlq"):
+        call_command("kafka_redrive", group=kafka.group, topic=topic, stdout=out)
+    with pytest.raises(SystemExit) as nothing:
+        call_command("kafka_redrive", group=kafka.group, topic="order", stdout=out, stderr=err)
+
+    assert out.getvalue().splitlines() == ["3 would be retried. Add --apply."] * 3 + [
+        "0 would be retried. Add --apply."
+    ]
+    assert nothing.value.code == 1
+    assert f"Dead messages by group and topic: {kafka.group} orders: 3." in err.getvalue()
+
+
+def test_the_command_retries_gives_up_and_does_nothing_by_default(
     kafka: Kafka, book: Book, dead: list[ParkedMessage]
 ) -> None:
     out = StringIO()
@@ -127,7 +144,7 @@ def test_the_command_sends_again_gives_up_and_does_nothing_by_default(
     with pytest.raises(SystemExit) as nothing:
         call_command("kafka_redrive", group=kafka.group, apply=True, stdout=out)
 
-    assert "3 would be sent again" in out.getvalue()
+    assert "3 would be retried" in out.getvalue()
     assert nothing.value.code == 1
     assert sorted(book.lines) == [("a", 2), ("a", 3), ("b", 1)]
     dead[0].refresh_from_db()
