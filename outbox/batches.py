@@ -42,6 +42,7 @@ class Batches:
         self._worker = worker
         self._cursors = cursors
         self._read_up_to = (-1, -1)
+        self._suspects_first = False
 
     def forget(self) -> None:
         """Forget how far was read, after an error."""
@@ -93,12 +94,23 @@ class Batches:
     def _deliver(self, reads: Sequence[LaneRead], head: int) -> int:
         sound = [read for read in reads if not read.held.strikes]
         suspect = [read for read in reads if read.held.strikes]
-        done = self._deliver_group(sound, head) if sound else 0
         # A lane that has cost a worker its life is delivered alone; the work of others is safe before that.
-        for read in suspect:
+        groups = [[read] for read in suspect]
+        if sound:
+            groups.insert(len(groups) if self._suspects_first else 0, sound)
+        self._suspects_first = False
+        done, began = 0, time.monotonic()
+        for number, group in enumerate(groups):
+            if number and not self._worker.may_follow(began):
+                # Pause and breaker are looked at first. Those whose turn it was not come before the others then.
+                self._suspects_first = group is not sound
+                break
+            if group is sound:
+                done += self._deliver_group(sound, head)
+                continue
             self._cursors.settle_all()
-            done += self._deliver_group([read], head)
-            self._cursors.settle([read.held])
+            done += self._deliver_group(group, head)
+            self._cursors.settle([group[0].held])
         return done
 
     def _deliver_group(self, reads: Sequence[LaneRead], head: int) -> int:

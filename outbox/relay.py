@@ -99,7 +99,11 @@ class SubscriberRelay:
         self._worker.gate_look()
         if self._leases.held:
             if self._worker.may_try:
-                done += self._retries.serve_due()
+                retried = self._retries.serve_due()
+                done += retried
+                if retried:
+                    # That was a call, which may have taken long; what comes next is another one.
+                    self._worker.gate_look()
             if self._worker.may_try:
                 done += self._batches.deliver_next(self._head, fresh=sequenced is not None)
         self._worker.gate_leave()

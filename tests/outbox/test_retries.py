@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from outbox.errors import ConfigurationError, DeliveryError, OutageError
 from outbox.events import Event
-from outbox.models import Delivery, Detour, Subscription
+from outbox.models import Delivery, Detour, Lane, Subscription
 from outbox.relay import SubscriberRelay, relay_until_idle
 from outbox.subscriptions import subscription_pause, subscription_resume
 from tests.outbox.collecting import Collector, refusing
@@ -92,6 +92,36 @@ def test_a_pause_is_heard_before_all_that_is_due_was_tried_alone(
     relay_until_idle()
 
     assert during == ({"a": [1]}, {"a": 2, "b": 1, "c": 1})
+
+
+def test_a_pause_is_heard_between_retries_and_new_events(collector: Collector) -> None:
+    failed(collector, "a")
+    publish_all("b")
+    collector.before = lambda events: subscription_pause(name="collector", reason="x")
+
+    relay_until_idle()
+
+    assert collector.sequences() == {"a": [1]}
+
+
+def test_a_pause_is_heard_between_lanes_that_are_delivered_alone(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox.worker.FOLLOWING_SECONDS", -1.0)
+    names = [f"c{n}" for n in range(20)]
+    publish_all(*names)
+    # As if workers had died: each lane is suspected.
+    Lane.objects.update(strikes=1)
+    collector.before = lambda events: subscription_pause(name="collector", reason="x")
+    relay_until_idle()
+    calls = len(collector.calls)
+    collector.before = lambda events: None
+    subscription_resume(name="collector")
+
+    relay_until_idle()
+
+    assert calls == 1
+    assert collector.sequences() == {name: [1] for name in names}
 
 
 def failed(collector: Collector, *aggregates: str) -> None:
