@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final
 
 from django.contrib import messages
@@ -43,7 +44,7 @@ class Side:
     name: str
     known: int
     calls: int
-    seconds: float
+    seconds: int
     last: ReconcileRun | None
     found: list[tuple[str, int, int]]
     under_way: Operation | None
@@ -101,7 +102,7 @@ def _side(name: str, integration: Integration) -> Side:
         name=name,
         known=known,
         calls=calls,
-        seconds=calls / integration.rate if integration.rate else 0.0,
+        seconds=ceil(calls / integration.rate) if integration.rate else 0,
         last=ReconcileRun.objects.filter(integration=name, complete=True).order_by("-pk").first(),
         found=[(str(kinds[row["kind"]]), row["by_rule"], row["asked"]) for row in counted],
         under_way=comparison_under_way(Reconcile(), {"integration": name, "dry_run": False}),
