@@ -21,6 +21,7 @@ from outbox.kafka_topics import DEAD_LETTERS
 from outbox.models import InboxMessage, ParkedMessage, ParkedState
 
 ANSWER_SECONDS: Final = 10.0
+SHOWN: Final = 20
 
 
 def dead_letters_redrive(*, group: str, topic: str, actor: str, reason: str, apply: bool = True) -> Counter[str]:
@@ -123,7 +124,11 @@ def _letters(config: KafkaSettings, topic: str) -> Iterator[Record]:
     try:
         known = consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
         if known.error is not None:
-            raise OutageError(f"The broker has no topic {topic}.", code=known.error.name())
+            there = sorted(
+                name for name in consumer.list_topics(timeout=ANSWER_SECONDS).topics if name.endswith(DEAD_LETTERS)
+            )
+            said = f"Of dead letters it has {', '.join(there[:SHOWN])}." if there else "It has none of dead letters."
+            raise OutageError(f"The broker has no topic {topic}. {said}", code=known.error.name())
         for number in sorted(known.partitions):
             partition = TopicPartition(topic, number)
             edges = consumer.get_watermark_offsets(partition, timeout=ANSWER_SECONDS)

@@ -167,7 +167,11 @@ def test_it_redrives_the_topic_of_dead_letters_even_of_messages_that_are_forgott
     served = Retries(kafka.group, ["orders"]).serve_once()
     kafka.send("b", 1)
     kafka.work()
+    with pytest.raises(CommandError) as mistyped:
+        call_command("kafka_redrive", group=kafka.group, topic="order", from_kafka=True)
 
+    assert f"has no topic {kafka.prefix}.order.dlq" in str(mistyped.value)
+    assert f"{kafka.prefix}.orders.dlq" in str(mistyped.value)
     assert json.loads(out.getvalue()) == {"retried": 1, "restored": 1, "handled": 1, "applied": True}
     assert len(served) == 2
     assert sorted(book.lines) == [("a", 1), ("b", 1)]
