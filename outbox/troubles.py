@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from django.urls import reverse
 
@@ -73,6 +74,10 @@ class DeadDeliveries(TroubleSource):
 
     def operation_for(self, fingerprint: str) -> tuple[str, dict[str, Any]] | None:
         return "outbox.replay", {"fingerprint": fingerprint}
+
+    def list_url(self, fingerprint: str) -> str:
+        # A search by fingerprint.
+        return f"{reverse('admin:outbox_delivery_changelist')}?q={quote(fingerprint)}"
 
 
 def _group(group: FailureGroup) -> TroubleGroup:

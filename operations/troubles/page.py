@@ -50,7 +50,7 @@ def groups_page(request: HttpRequest) -> HttpResponse:
     if not chosen:
         raise PermissionDenied
     if request.method == "POST":
-        return _retry(request, back=reverse("console-troubles"))
+        return _retry(request, back=request.get_full_path())
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     name = request.GET.get("source", "")
@@ -117,7 +117,7 @@ def _retry(request: HttpRequest, *, back: str) -> HttpResponse:
         raise Http404
     reason = posted_text(request, "reason", 500)
     retried = troubles_retry(source=source, ids=ids, fingerprint=group, actor=actor_of(request), reason=reason)
-    messages.success(request, f"{len(retried)} will be retried.")
+    messages.success(request, f"{len(retried)} will be retried. Those that fail again are listed here again.")
     return redirect(back)
 
 
@@ -155,6 +155,7 @@ def _row(request: HttpRequest, one: NotedGroup) -> dict[str, Any]:
         "may_retry": _offers_retry(request, source),
         "retry_label": _retry_label(group.count),
         "plan_url": _plan_url(request, source, group.fingerprint),
+        "list_url": source.list_url(group.fingerprint),
     }
 
 

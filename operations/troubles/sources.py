@@ -114,6 +114,10 @@ class TroubleSource:
         """Kind and filter of the operation that tries all of a group again; None if there is no such kind."""
         return None
 
+    def list_url(self, fingerprint: str) -> str:
+        """The console's list of a group, where more can be done than trying again; empty if there is none."""
+        return ""
+
 
 _sources: Final[dict[str, TroubleSource]] = {}
 

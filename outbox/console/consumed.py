@@ -19,7 +19,7 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, words
+from operations.console import NOTHING, ReasonedActions, RecordAdmin, WordsFilter, badge, json_block, words
 from operations.life.links import life_url
 from operations.life.sources import Name
 from operations.long_actions.access import may_steer
@@ -51,6 +51,7 @@ class ParkedMessageAdmin(RecordAdmin):
     ordering = ("-id",)
     defer_in_list = ("key", "value", "headers", "traceback")
     actions = ("redrive", "plan", "discard")
+    action_form = ReasonedActions
 
     def life_of(self, record: ParkedMessage) -> Name:
         return Name("event", record.event_id)
@@ -62,7 +63,7 @@ class ParkedMessageAdmin(RecordAdmin):
     @admin.action(description="Retry now", permissions=["redrive"])
     def redrive(self, request: HttpRequest, queryset: QuerySet[ParkedMessage]) -> None:
         ids = list(queryset.values_list("pk", flat=True)[:1_000])
-        done = consumed_retry(ids=ids, actor=actor_of(request), reason="chosen in the list")
+        done = consumed_retry(ids=ids, actor=actor_of(request), reason=posted_text(request, "reason"))
         self.message_user(request, f"{len(done)} of {len(ids)} messages are retried.", messages.SUCCESS)
 
     @admin.action(description="Replay as an operation, with a dry run", permissions=["redrive"])
@@ -71,8 +72,10 @@ class ParkedMessageAdmin(RecordAdmin):
 
     @admin.action(description="Give up: what waits behind them goes on", permissions=["discard"])
     def discard(self, request: HttpRequest, queryset: QuerySet[ParkedMessage]) -> None:
+        if not (reason := ReasonedActions.reason_of(request)):
+            return
         ids = list(queryset.values_list("pk", flat=True)[:1_000])
-        done = consumed_discard(ids=ids, actor=actor_of(request), reason="chosen in the list")
+        done = consumed_discard(ids=ids, actor=actor_of(request), reason=reason)
         self.message_user(request, f"{len(done)} of {len(ids)} messages were given up.", messages.SUCCESS)
 
     def has_redrive_permission(self, request: HttpRequest) -> bool:

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from operations.aggregate_pages import aggregate_link
 from operations.audit import actor_of
-from operations.console import RecordAdmin, WordsFilter, badge, json_block, words
+from operations.console import ReasonedActions, RecordAdmin, WordsFilter, badge, json_block, words
 from operations.errors import MalformedBody
 from operations.json_bodies import parsed
 from operations.life.links import life_url
@@ -67,6 +67,7 @@ class DeliveryAdmin(RecordAdmin):
     ordering = ("-id",)
     defer_in_list = ("envelope", "traceback", "message")
     actions = ("retry", "skip")
+    action_form = ReasonedActions
 
     def life_of(self, record: Delivery) -> Name:
         return Name("event", str(record.event_id))
@@ -91,13 +92,15 @@ class DeliveryAdmin(RecordAdmin):
     @admin.action(description="Retry now", permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         ids = list(queryset.values_list("pk", flat=True)[:AT_ONCE])
-        done = deliveries_retry(ids=ids, actor=actor_of(request))
+        done = deliveries_retry(ids=ids, actor=actor_of(request), reason=posted_text(request, "reason"))
         self.message_user(request, f"{len(done)} of {len(ids)} deliveries are retried.", messages.SUCCESS)
 
     @admin.action(description="Skip: their aggregates go on without them", permissions=["skip"])
     def skip(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        if not (reason := ReasonedActions.reason_of(request)):
+            return
         ids = list(queryset.values_list("pk", flat=True)[:AT_ONCE])
-        done = deliveries_skip(ids=ids, actor=actor_of(request), reason="chosen in the list")
+        done = deliveries_skip(ids=ids, actor=actor_of(request), reason=reason)
         self.message_user(request, f"{len(done)} of {len(ids)} deliveries were skipped.", messages.SUCCESS)
 
     def has_retry_permission(self, request: HttpRequest) -> bool:

@@ -74,6 +74,21 @@ def test_it_masks_the_payload_and_offers_nothing_to_those_who_may_only_look(
     assert "<form" not in texts[0].split('id="content"')[1]
 
 
+def test_nothing_is_skipped_from_the_list_without_a_reason(dead: Delivery, staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+    chosen = {"action": "skip", "_selected_action": [str(dead.pk)]}
+
+    unexplained = client.post("/admin/outbox/delivery/", chosen, follow=True).content.decode()
+    dead.refresh_from_db()
+    before = dead.state
+    explained = client.post("/admin/outbox/delivery/", {**chosen, "reason": "too large"}, follow=True).content.decode()
+
+    dead.refresh_from_db()
+    assert "Say why, beside the action" in unexplained
+    assert "1 of 1 deliveries were skipped." in explained
+    assert (before, dead.state) == ("dead", "resolved")
+
+
 def test_it_retries_skips_and_replaces(collector: Collector, dead: Delivery, staff_client: MakeClient) -> None:
     client = staff_client("operator")
     address = f"/admin/outbox/delivery/{dead.pk}/do"

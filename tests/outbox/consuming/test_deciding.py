@@ -165,12 +165,15 @@ def test_what_was_chosen_in_the_list_is_sent_again_given_up_or_planned(
             "stop_error_percent": "50",
         },
     )
-    discarded = told(client.post(address, {"action": "discard", "_selected_action": [str(other.pk)]}, follow=True))
+    give_up = {"action": "discard", "_selected_action": [str(other.pk)]}
+    unexplained = told(client.post(address, give_up, follow=True))
+    discarded = told(client.post(address, {**give_up, "reason": "no such order"}, follow=True))
     redriven = told(client.post(address, {"action": "redrive", **chosen}, follow=True))
 
     assert ">2<" in dry
     assert kept.status_code == 302
     assert Operation.objects.get().filter["ids"] == [dead.pk, other.pk]
+    assert "Say why" in unexplained and "given up" not in unexplained
     assert "1 of 1 messages were given up." in discarded
     assert "1 of 2 messages are retried." in redriven
 
