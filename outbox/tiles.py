@@ -15,7 +15,7 @@ from outbox.models import Delivery
 COUNTED_AT_MOST: Final = 1_000
 _FAILED: Final[tuple[tuple[str, str, Tone], ...]] = (
     ("retrying", "deliveries retrying", "warn"),
-    ("dead", "dead letters", "bad"),
+    ("dead", "dead deliveries", "bad"),
 )
 
 

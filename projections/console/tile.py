@@ -18,9 +18,10 @@ def read_models(request: HttpRequest) -> Sequence[Figure]:
     figures = []
     for name, one in projections_health().items():
         url = reverse("console-projection", args=[name])
+        label = name.replace("_", " ")
         if one is None:
-            figures.append(Figure(label=name, value="not built", tone="warn", url=url))
+            figures.append(Figure(label=label, value="not built", tone="warn", url=url))
             continue
         word = one.status.value if not one.active_failures else f"{one.status.value}, {one.active_failures} failing"
-        figures.append(Figure(label=name, value=word, tone=_TONES.get(one.status, "bad"), url=url))
+        figures.append(Figure(label=label, value=word, tone=_TONES.get(one.status, "bad"), url=url))
     return figures
