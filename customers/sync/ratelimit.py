@@ -15,9 +15,9 @@ spared pays for the rest of what happens between the start here and the arrival 
 
 Classes differ in how many calls may be reserved ahead of theirs: an interactive call goes as far as it is patient, a
 webhook waits for one, a bulk one for none. So a person waits for two calls, and for what the count of the last second
-holds back: a sixth of a second at most, however large the import beside it. That would starve the others while people keep all moments for themselves; so a class that got nothing for five
-calls (webhook) or ten (bulk) may reserve as far ahead as a person. In a process one thread of such a class asks at a
-time; the others would only be told the same.
+holds back: a sixth of a second at most, however large the import beside it. That would starve the others while people
+keep all moments for themselves; so a class that got nothing for five calls (webhook) or ten (bulk) may reserve as far
+ahead as a person. In a process one thread of such a class asks at a time; the others would only be told the same.
 """
 
 from __future__ import annotations
