@@ -36,7 +36,8 @@ def projection_named(name: str, version: int | None = None) -> Projection:
     found = [one for one in projections() if one.name == name and version in (None, one.version)]
     if not found:
         suffix = "" if version is None else f" of version {version}"
-        raise UnknownProjection(f"PROJECTIONS lists no projection named {name!r}{suffix}.")
+        known = ", ".join(projection_names()) or "none"
+        raise UnknownProjection(f"PROJECTIONS lists no projection named {name!r}{suffix}, but these: {known}.")
     return max(found, key=lambda one: one.version)
 
 

@@ -18,6 +18,15 @@ from outbox.models import ParkedMessage, ParkedState
 SHOWN: Final = 20
 
 
+WORDS: Final = {
+    "handled": "handled, given up or retried before: nothing to do",
+    "restored": "not known here: {} taken up from their dead letters",
+    "retried": "dead: {} retried",
+    "unusable": "without their value, and not known here: lost",
+}
+"""What the counts of ``dead_letters_redrive`` say."""
+
+
 class Command(ReportingCommand):
     """Exits with 1 when there was nothing of what was named."""
 
@@ -57,6 +66,8 @@ class Command(ReportingCommand):
             after = ids[-1]
         verb = "given up" if options["discard"] else "retried"
         line = f"{done} {verb}" if options["apply"] else f"{count} would be {verb}. Add --apply."
+        if not count:
+            line = "Nothing of that is dead."
         self.report(options, {"dead": count, "done": done, "applied": options["apply"]}, line)
         self.finish(wrong=not count)
 
@@ -89,8 +100,10 @@ class Command(ReportingCommand):
                 reason=options["reason"],
                 apply=options["apply"],
             )
-        lines = [f"{count} {name}" for name, count in sorted(counts.items())] or ["no dead letters of this group"]
-        if not options["apply"]:
+        verb = "were" if options["apply"] else "would be"
+        lines = [f"{count} {WORDS[name].format(verb)}" for name, count in sorted(counts.items())]
+        lines = lines or ["no dead letters of this group"]
+        if not options["apply"] and (counts["retried"] or counts["restored"]):
             lines.append("Nothing was done. Add --apply.")
         self.report(options, {**counts, "applied": options["apply"]}, *lines)
         self.finish(wrong=not counts)
