@@ -9,7 +9,7 @@ from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests import emptying
-from tests.services import MIGRATED, MIGRATING_LOCK
+from tests.clusters import MIGRATED
 
 LAST_POSITION = 7_000_000
 """Of the log that a test finds: no test may hold for true that its first event has the first position."""
@@ -35,7 +35,6 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
     """The database is a copy of the one with all tables, where the run made one."""
     server, _, _ = os.environ["DATABASE_URL"].rpartition("/")
     with psycopg.connect(f"{server}/postgres", autocommit=True) as session:
-        session.execute("SELECT pg_advisory_lock(%s)", [MIGRATING_LOCK])
         if session.execute("SELECT FROM pg_database WHERE datname = %s", [MIGRATED]).fetchone() is not None:
             connection.settings_dict["TEST"]["TEMPLATE"] = MIGRATED
 

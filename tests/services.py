@@ -1,9 +1,8 @@
 """A pytest plugin that gives each run a PostgreSQL, a Redis and a Kafka of its own, before Django reads its settings.
 
-Loaded with ``-p tests.services`` (see pyproject.toml). Workers of pytest-xdist share the PostgreSQL (pytest-django
-makes each a database of its own) and the Redis (each takes a database number of its own) of the process that started
-them; each has a Kafka mock of its own. The tables are made once, beside the collecting of tests: each worker copies
-them (see ``MIGRATED`` and conftest.py). Runs that select tests marked ``kafka`` or ``chaos`` get a real broker instead:
+Loaded with ``-p tests.services`` (see pyproject.toml). Workers of pytest-xdist have a PostgreSQL each (see clusters.py)
+and a Kafka mock each, and share the Redis of the process that started them, where each takes a database number of its
+own. Runs that select tests marked ``kafka`` or ``chaos`` get a real broker instead:
 the one in TEST_KAFKA_BOOTSTRAP_SERVERS, else one of their own. Nothing here ever touches what ``make run`` started, nor
 a server that the caller's environment names.
 """
@@ -18,11 +17,10 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from threading import Thread
 
-import psycopg
 import pytest
 
+from tests.clusters import FOLDER, WorkersPostgres, cluster_begin
 from zenskar.sandbox import processes
 from zenskar.sandbox.kafka import KafkaMock
 from zenskar.sandbox.kafka_broker import KafkaBroker, KafkaUnavailable
@@ -31,8 +29,6 @@ from zenskar.sandbox.redis import Redis
 
 REAL_BROKER = re.compile(r"(?<!not )\b(kafka|chaos)\b")
 """A marker expression that selects tests which need a real broker."""
-
-ROOT = Path(__file__).resolve().parent.parent
 
 FOREIGN = (
     "DATABASE_",
@@ -52,11 +48,6 @@ FOREIGN = (
 )
 """What a developer's own environment may hold, and no test may see."""
 
-MIGRATED = "zenskar_migrated"
-"""The database with all tables that workers copy."""
-MIGRATING_LOCK = 1
-"""The advisory lock of the database ``postgres`` that is held until MIGRATED is there, or could not be made."""
-
 # Byte code is kept between runs whatever the environment says: without it each run, and each worker, spends four
 # seconds on rewriting the asserts of pytest's plugins.
 sys.dont_write_bytecode = False
@@ -67,6 +58,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _mock: KafkaMock | None = None
+_postgres: WorkersPostgres | None = None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,43 +80,33 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     )
     if options.help or options.version or options.collectonly or options.markers or options.showfixtures:
         return
-    postgres = _start_servers()
+    folder = _folder()
     if getattr(options, "numprocesses", None):
-        _migrate(postgres)
+        cluster_begin(folder)
+    else:
+        _start_postgres(folder)
+    _start_redis(folder)
     _start_kafka(real=not options.markexpr or REAL_BROKER.search(options.markexpr) is not None)
 
 
-def _start_servers() -> Postgres:
-    folder = _folder()
-    redis = Redis(port=processes.free_port(), log=folder / "redis.log")
-    redis.start()
-    atexit.register(redis.stop, with_signal=signal.SIGKILL)
+def pytest_collection_finish() -> None:
+    if _postgres is not None:
+        _postgres.start()
+
+
+def _start_postgres(folder: Path) -> None:
     postgres = Postgres(data=folder / "postgres", port=processes.free_port(), durable=False)
     atexit.register(postgres.stop, mode="immediate")
     postgres.start()
+    os.environ["DATABASE_URL"] = postgres.url
+
+
+def _start_redis(folder: Path) -> None:
+    redis = Redis(port=processes.free_port(), log=folder / "redis.log")
+    redis.start()
+    atexit.register(redis.stop, with_signal=signal.SIGKILL)
     redis.wait_until_ready()
-    os.environ.update(DATABASE_URL=postgres.url, REDIS_URL=redis.url)
-    return postgres
-
-
-def _migrate(postgres: Postgres) -> None:
-    """Begin to make MIGRATED, in a process of its own."""
-    server, _, _ = postgres.url.rpartition("/")
-    session = psycopg.connect(f"{server}/postgres", autocommit=True)
-    session.execute("SELECT pg_advisory_lock(%s)", [MIGRATING_LOCK])
-    session.execute("CREATE DATABASE zenskar_migrating")
-    command = [sys.executable, "-m", "django", "migrate", "--verbosity=0"]
-    environment = {**os.environ, "DATABASE_URL": f"{server}/zenskar_migrating"}
-    environment |= {"DJANGO_SETTINGS_MODULE": "zenskar.settings", "LOG_LEVEL": "WARNING"}
-    process = processes.start(command, log=postgres.data.with_name("migrate.log"), env=environment, cwd=ROOT)
-
-    def finish() -> None:
-        # Where it fails the workers make their tables themselves, and show why that fails.
-        with session:
-            if process.wait() == 0:
-                session.execute(f"ALTER DATABASE zenskar_migrating RENAME TO {MIGRATED}")
-
-    Thread(target=finish, daemon=True).start()
+    os.environ["REDIS_URL"] = redis.url
 
 
 def _start_kafka(*, real: bool) -> None:
@@ -155,6 +137,10 @@ def _folder() -> Path:
 
 def _join(worker: int) -> None:
     """Take a share of the controller's services for one worker of pytest-xdist."""
+    global _postgres
+    if FOLDER in os.environ:
+        _postgres = WorkersPostgres(worker)
+        os.environ["DATABASE_URL"] = _postgres.url
     url, _, _ = os.environ.get("REDIS_URL", "redis://127.0.0.1:1/0").rpartition("/")
     os.environ["REDIS_URL"] = f"{url}/{worker + 1}"
     if "KAFKA_TOPIC_PREFIX" in os.environ:
