@@ -33,4 +33,4 @@ USER zenskar
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-m", "zenskar.probe", "web"]
-CMD ["sh", "-c", "exec gunicorn -c zenskar/gunicorn_settings.py zenskar.wsgi --bind 0.0.0.0:${PORT}"]
+CMD ["python", "-m", "zenskar.web"]

@@ -1,7 +1,7 @@
 """Settings of gunicorn, the same wherever the web process runs.
 
-``gunicorn -c zenskar/gunicorn_settings.py zenskar.wsgi``. The address is given on the command line
-(``--bind``), as is anything that a place needs differently.
+``python -m zenskar.web``. The address is given by ``PORT`` or on the command line (``--bind``), as is anything that a
+place needs differently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WSGI entry point: ``gunicorn -c zenskar/gunicorn_settings.py zenskar.wsgi``."""
+"""WSGI entry point: ``python -m zenskar.web``."""
 
 from __future__ import annotations
 

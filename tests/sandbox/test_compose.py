@@ -12,6 +12,7 @@ import yaml
 from django.core.management import get_commands
 
 from dbresilience.conf import pool_settings
+from zenskar import web
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OURS = ("web", "worker", "beat", "relay", "consumer", "migrate", "stripe")
@@ -174,9 +175,9 @@ def test_the_image_starts_the_web_process_with_the_settings_that_are_in_it() -> 
 
     command = next(line for line in lines if line.startswith("CMD "))
 
-    settings = re.search(r"gunicorn -c (\S+) zenskar\.wsgi --bind", command)
-    assert settings is not None
-    assert (ROOT / settings[1]).is_file()
+    assert command == 'CMD ["python", "-m", "zenskar.web"]'
+    assert web.SETTINGS.is_file()
+    assert web.SETTINGS.parent == ROOT / "zenskar"
     assert "COPY zenskar zenskar" in lines
 
 

@@ -116,6 +116,22 @@ def test_a_wrong_setting_ends_the_other_processes_with_one_line_too(command: lis
     assert answer.stderr == "Not started: OUTBOX_BATCH_SIZE must be a whole number, not 2.5.\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("WEB_CONCURRENCY", "a", "must be a number, not 'a'"),
+        ("WEB_CONCURRENCY", "0", "must be between 1 and 1000, not 0"),
+        ("PORT", "http", "must be a number, not 'http'"),
+        ("DB_POOL_SIZE", "many", "must be a number, not 'many'"),
+    ],
+)
+def test_the_web_process_refuses_what_gunicorn_would_stumble_over(name: str, value: str, reason: str) -> None:
+    answer = ended("-m", "zenskar.web", "--bind", "127.0.0.1:0", **{name: value})
+
+    assert answer.returncode == 1
+    assert answer.stderr == f"Not started: {name} {reason}.\n"
+
+
 @pytest.mark.parametrize("command", ["apikey", "conflicts", "operations", "troubles"])
 def test_a_command_without_its_verb_shows_its_verbs(command: str) -> None:
     # Each has the same start.
