@@ -24,6 +24,11 @@ HOURS_SQL: Final = """
 SELECT date_trunc('hour', at) AS hour, count(*)::int AS count FROM dbresilience_deadlock
  WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s) GROUP BY 1 ORDER BY 1
 """
+# Serves deadlock_count.
+COUNT_SQL: Final = """
+SELECT count(*)::int AS count FROM dbresilience_deadlock
+ WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)
+"""
 # Serves lock_order: which of the tables refer to which by a foreign key. A referenced table is the natural one to lock
 # first: inserting a row that refers to it locks it anyway.
 REFERENCES_SQL: Final = """
@@ -31,6 +36,12 @@ SELECT conrelid::regclass::text AS child, confrelid::regclass::text AS parent FR
  WHERE contype = 'f' AND conrelid <> confrelid
    AND conrelid::regclass::text = ANY (%(tables)s) AND confrelid::regclass::text = ANY (%(tables)s)
 """
+
+
+def deadlock_count(connection: MonitorConnection, seconds: int = 86_400) -> int:
+    """How many deadlocks there were in the last ``seconds``."""
+    (row,) = connection.execute(COUNT_SQL, {"seconds": seconds}).fetchall()
+    return int(row["count"])
 
 
 def deadlock_statistics(

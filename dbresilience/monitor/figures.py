@@ -20,6 +20,7 @@ from dbresilience.monitor.pools import pools
 from dbresilience.statements import normalised
 
 Figures = dict[str, Any]
+Reader = Callable[[MonitorConnection], Any]
 
 DAY: Final = 86_400
 HOUR: Final = 3_600
@@ -27,16 +28,17 @@ HOUR: Final = 3_600
 log = structlog.get_logger(__name__)
 
 
-def figures_now(*, deep: bool) -> Figures:
+def figures_now(*, deep: bool, more: Mapping[str, Reader] | None = None) -> Figures:
     """Measure now, on a connection of the monitor's own.
 
     Args:
         deep: also what reads the catalogue table by table: sizes, bloat, indexes, statements.
+        more: further readers by the name of their figure, on the same connection.
 
     Returns:
         JSON; ``measured_at``, and each figure or None. ``reachable`` is false when the server did not answer at all.
     """
-    readers = _LIGHT | _DEEP if deep else _LIGHT
+    readers = {**_LIGHT, **(_DEEP if deep else {}), **(more or {})}
     found: Figures = {"measured_at": _iso(timezone.now()), "reachable": False, "error": None}
     started = time.perf_counter()
     try:
@@ -54,7 +56,7 @@ def figures_now(*, deep: bool) -> Figures:
     return dict.fromkeys(("connect_ms", "response_ms", *readers)) | found
 
 
-def _attempt(connection: MonitorConnection, name: str, reader: Callable[[MonitorConnection], Any]) -> Any:
+def _attempt(connection: MonitorConnection, name: str, reader: Reader) -> Any:
     """One figure, in a savepoint of its own: a right that is missing or a lock that is held costs this one alone."""
     try:
         with connection.transaction():
@@ -145,7 +147,7 @@ def _listed(query: str) -> Callable[[MonitorConnection], Sequence[Figures]]:
     return lambda connection: _rows(connection, query)
 
 
-_LIGHT: Final[dict[str, Callable[[MonitorConnection], Any]]] = {
+_LIGHT: Final[dict[str, Reader]] = {
     "server": _server,
     "connections": _connections,
     "database": _database,
@@ -158,7 +160,7 @@ _LIGHT: Final[dict[str, Callable[[MonitorConnection], Any]]] = {
     "last_hour": lambda connection: observed(connection, HOUR),
     "last_24h": lambda connection: observed(connection, DAY),
 }
-_DEEP: Final[dict[str, Callable[[MonitorConnection], Any]]] = {
+_DEEP: Final[dict[str, Reader]] = {
     "applications": _listed(queries.APPLICATIONS_SQL),
     "tables": _listed(queries.TABLES_SQL),
     "unused_indexes": _listed(queries.UNUSED_INDEXES_SQL),

@@ -8,8 +8,8 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dbresilience.deadlocks.statistics import deadlock_count
 from dbresilience.monitor.figures import figures_now
-from dbresilience.monitor.health import deadlocks_now
 
 # Name, what it is, and where among the figures it stands.
 _GAUGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -31,6 +31,7 @@ _GAUGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("pool_waiting", "Threads that wait for one.", ("pools", "total", "waiting")),
     ("pool_wait_p99_milliseconds", "Time until a connection was had; the worst process.", ("pools", "wait_ms", "p99")),
     ("pool_hold_p99_milliseconds", "Time until it came back; the worst process.", ("pools", "hold_ms", "p99")),
+    ("deadlocks_24h", "Deadlocks seen.", ("deadlocks_seen",)),
     ("statement_average_milliseconds", "Average over the last hour.", ("last_hour", "average_ms")),
     ("slow_statements_last_hour", "Statements over the threshold.", ("last_hour", "slow_statements")),
     ("timeouts_last_hour", "Statements, locks and connections that timed out.", ("last_hour", "timeouts")),
@@ -50,7 +51,7 @@ class DatabaseCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        figures = figures_now(deep=False)
+        figures = figures_now(deep=False, more={"deadlocks_seen": deadlock_count})
         yield GaugeMetricFamily("zenskar_database_up", "Whether the database answers.", value=figures["reachable"])
         for name, text, path in _GAUGES:
             value: Any = figures
@@ -59,9 +60,6 @@ class DatabaseCollector(Collector):
             if value is not None:
                 yield GaugeMetricFamily(f"zenskar_database_{name}", text, value=value)
         yield from _labelled(figures)
-        deadlocks = deadlocks_now() if figures["reachable"] else None
-        if deadlocks is not None:
-            yield GaugeMetricFamily("zenskar_database_deadlocks_24h", "Deadlocks seen.", value=deadlocks["count"])
 
 
 def _labelled(figures: dict[str, Any]) -> Iterator[Metric]:

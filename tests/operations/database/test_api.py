@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 from django.test import Client
@@ -159,6 +160,23 @@ def test_it_offers_the_figures_to_prometheus(api: Client) -> None:
     assert "zenskar_database_up 1.0" in page
     assert "zenskar_database_server_max_connections" in page
     assert "zenskar_database_pool_borrowed" not in page or "zenskar_database_pool_size" in page
+
+
+@pytest.mark.feature("B8")
+def test_it_measures_for_prometheus_on_one_connection(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    connect = psycopg.connect
+
+    def noted(*args: Any, **parameters: Any) -> Any:
+        made.append(parameters["application_name"])
+        return connect(*args, **parameters)
+
+    monkeypatch.setattr(psycopg, "connect", noted)
+
+    page = api.get("/metrics").content.decode()
+
+    assert "zenskar_database_deadlocks_24h 0.0" in page
+    assert made == ["zenskar monitor"]
 
 
 def test_it_tells_prometheus_that_the_database_is_away(settings: Any, client: Client) -> None:
