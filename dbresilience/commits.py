@@ -40,6 +40,10 @@ def begin(session: psycopg.Connection[Any], command: bytes) -> list[bytes]:
     Raises:
         psycopg.Error: what the server said.
     """
+    trail = getattr(session, "trail", None)
+    if trail:
+        # Of the transaction before.
+        trail.clear()
     with session.lock:
         session.pgconn.send_query(command)
         results = session.wait(generators.execute(session.pgconn))

@@ -13,21 +13,28 @@ import time
 from math import inf
 from typing import Any, ClassVar, Final
 
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error
-from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.base.base import NO_DB_ALIAS, RAN_DB_VERSION_CHECK
 from django.db.backends.postgresql import base as django_base
+from django.db.backends.postgresql.psycopg_any import register_tzloader
 from psycopg import IsolationLevel
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 
 from dbresilience.conf import PoolSettings, pool_settings
 from dbresilience.errors import ConnectionLost
 from dbresilience.history import HISTORY_SQL
 from dbresilience.observations.processes import register_pools
-from dbresilience.observations.statements import StatementObserver, observe_connection
+from dbresilience.observations.statements import observed_from
 from dbresilience.postgresql import forking
 from dbresilience.postgresql.connection import Connection
-from dbresilience.postgresql.cursors import Cursor, ServerBindingCursor
+from dbresilience.postgresql.cursors import (
+    Cursor,
+    ServerBindingCursor,
+    ServerBindingServerSideCursor,
+    ServerSideCursor,
+)
 from dbresilience.postgresql.pool import Pool
 from dbresilience.postgresql.schema import DatabaseSchemaEditor
 from dbresilience.postgresql.stats import open_pools, pool_stats, pools
@@ -36,6 +43,10 @@ from dbresilience.work import is_serving_requests, long_operation_of, process_ro
 
 GRACE: Final = 5.0
 """Seconds by which the client's patience is longer than the server's time-out, which ends a statement more gently."""
+
+# Plain names: reading a member of an enumeration takes as long as asking for a lock.
+_READ_COMMITTED: Final = IsolationLevel.READ_COMMITTED
+_IDLE: Final = int(TransactionStatus.IDLE)
 
 _CURSORS: Final[dict[Any, Any]] = {
     django_base.Cursor: Cursor,
@@ -53,8 +64,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._refresh_at = inf
-        self._observer: StatementObserver | None = None
-        self._is_borrowing = False
+        self._lender: Pool | None = None
         self._limits: tuple[dict[str, Any], dict[str, Any]] | None = None
         # Identities of exceptions: what was being handled when the transaction began, and the error of a rollback that
         # nobody but close() will tell of.
@@ -81,7 +91,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def get_connection_params(self) -> dict[str, Any]:
         """As Django's, with an end for connecting, for each statement and for a peer that fell silent."""
-        if self._is_borrowing:
+        if self._lender is not None:
             # Those of a pool were given to it when it was made.
             return {}
         params: dict[str, Any] = super().get_connection_params()
@@ -93,22 +103,22 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def connect(self) -> None:
         """As Django's, without working out how to connect when a pool is there that knows."""
-        self._is_borrowing = self.pool is not None
+        self._lender = self.pool
         try:
             super().connect()
         finally:
-            self._is_borrowing = False
+            self._lender = None
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Connection:
         """Borrow a connection, or make one when there is no pool."""
         level = self.settings_dict["OPTIONS"].get("isolation_level")
         try:
-            self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else IsolationLevel(level)
+            self.isolation_level = _READ_COMMITTED if level is None else IsolationLevel(level)
         except ValueError as exc:
             raise ImproperlyConfigured(
                 f"Invalid transaction isolation level {level} specified. Use one of the psycopg.IsolationLevel values."
             ) from exc
-        pool = self.pool
+        pool = self._lender or self.pool
         if pool is None:
             connection = Connection.connect(**conn_params)
             _prepare(connection)
@@ -118,17 +128,34 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
                 pool.open()
                 forking.watch()
             connection = pool.getconn()
-            self._refresh_at = time.monotonic() + pool.lifetime
+            self._refresh_at = connection.lent_at + pool.lifetime
         if level is not None:
             connection.isolation_level = self.isolation_level
         self._untold = None
-        self._observer = observe_connection(self, self._observer)
         return connection
+
+    def init_connection_state(self) -> None:
+        """As Django's; what there is to do to a connection of the pool, the pool did."""
+        if self._lender is None or self.alias not in RAN_DB_VERSION_CHECK:
+            super().init_connection_state()
 
     def chunked_cursor(self) -> Any:
         """As Django's; a session that has read part of a result is not exchanged for a fresh one."""
         self._refresh_at = inf
         return super().chunked_cursor()
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """As Django's, observed; Django names the classes of those with a name itself."""
+        session = self.connection
+        if name:
+            is_binding = self.settings_dict["OPTIONS"].get("server_side_binding") is True
+            factory: Any = ServerBindingServerSideCursor if is_binding else ServerSideCursor
+            cursor = factory(session, name, scrollable=False, withhold=session.autocommit)
+        else:
+            cursor = session.cursor()
+        if self.timezone != session.adapters.get_loader(django_base.TIMESTAMPTZ_OID, Format.TEXT).timezone:
+            register_tzloader(self.timezone, cursor)
+        return cursor
 
     def rollback(self) -> None:
         """As Django's; one that fails is counted, and the connection is not used again."""
@@ -159,10 +186,15 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
         """As Django's, but a block that lost its connection does not connect anew only to end.
 
-        Connecting may take as long as the outage does, and its error would hide the one that matters.
+        Connecting may take as long as the outage does, and its error would hide the one that matters. A connection just
+        borrowed is in autocommit mode already.
         """
-        if autocommit and self.connection is None and not self.in_atomic_block and self.settings_dict["AUTOCOMMIT"]:
+        session = self.connection
+        if session is None and autocommit and not self.in_atomic_block and self.settings_dict["AUTOCOMMIT"]:
             self.run_commit_hooks_on_set_autocommit_on = False
+            return
+        if self._lender is not None and autocommit and session.autocommit:
+            self.autocommit = True
             return
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
@@ -170,7 +202,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         if not autocommit:
             self._handled_at_begin = id(sys.exc_info()[1])
         session = self.connection
-        if session.autocommit != autocommit or session.pgconn.transaction_status != TransactionStatus.IDLE:
+        if session.autocommit != autocommit or session.pgconn.transaction_status != _IDLE:
             # Nothing is sent, yet setting what is set takes as long as all else of a checkout.
             super()._set_autocommit(autocommit)  # type: ignore[misc]
 
@@ -188,8 +220,11 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def _close(self) -> None:
         connection = self.connection
         if isinstance(connection, Connection) and connection.borrowing is not None:
-            with self.wrap_database_errors:
+            try:
                 connection._pool.putconn(connection)  # type: ignore[union-attr]
+            except psycopg.Error:
+                with self.wrap_database_errors:
+                    raise
             self.connection = None
         else:
             super()._close()  # type: ignore[misc]
@@ -197,7 +232,13 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     def _cursor(self, name: str | None = None) -> Any:
         if time.monotonic() > self._refresh_at:
             self._refresh()
-        return super()._cursor(name)  # type: ignore[misc]
+        # As Django's, which asks again and again what is known here.
+        if self.health_check_enabled and not self.health_check_done:  # type: ignore[attr-defined]
+            self.close_if_health_check_failed()
+        if self.connection is None:
+            self.ensure_connection()
+        with self.wrap_database_errors:
+            return self._prepare_cursor(self.create_cursor(name))  # type: ignore[attr-defined]
 
     def _refresh(self) -> None:
         """Exchange a session that is too old, unless it holds something that would be lost with it."""
@@ -265,7 +306,8 @@ def _limits(config: PoolSettings, options: str) -> tuple[dict[str, Any], dict[st
 def _prepare(connection: Connection) -> None:
     limit = pool_settings().command_timeout
     connection.patience = limit + GRACE if limit else None
-    connection.recording_factory = _CURSORS.get(connection.cursor_factory)
+    connection.observed_factory = _CURSORS.get(connection.cursor_factory)
+    connection.slow_from = observed_from()
 
 
 register_pools(pool_stats)

@@ -6,17 +6,24 @@ import linecache
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from contextlib import suppress
+from inspect import unwrap
 from types import CodeType, FrameType
 from typing import Any, Final
+
+import psycopg
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from dbresilience.postgresql.connection import Connection
 from dbresilience.statements import normalised
 from dbresilience.work import process_role, work_named
 
-_DEPTH: Final = 25
-_ITEMS: Final = 2 * _DEPTH
+_DEPTH: Final = 16
 _LINES: Final = 12
+# How far below ``ensure_connection`` the loan is noted when the backend asks. To look at a frame is to make an object
+# of it, so those between, which nobody wants to read either, are passed over.
+_BACKEND_DEPTH: Final = 7
+_ENSURE_CONNECTION: Final = unwrap(BaseDatabaseWrapper.ensure_connection).__code__
 # What every borrower passes through and nobody wants to read.
 _PLUMBING: Final = (
     "/psycopg_pool/",
@@ -36,31 +43,48 @@ class Borrowing:
     lines and names can wait until somebody wants to read them.
     """
 
-    __slots__ = ("_stack", "_work", "connection", "pid", "reclaimed", "since", "thread", "thread_object", "warned")
+    __slots__ = ("_stack", "_work", "connection", "reclaimed", "since", "thread", "thread_object", "warned")
 
-    def __init__(self, connection: Connection, since: float, on_lost: Callable[[object], None]) -> None:
-        self.connection = weakref.ref(connection, on_lost)
+    def __init__(self, connection: weakref.ref[Connection], since: float) -> None:
+        self.connection = connection
         self.since = since
         # The object too: numbers of threads come again.
         self.thread_object = threading.current_thread()
         self.thread = threading.get_ident()
-        self.pid = connection.pgconn.backend_pid
         # Now, since the thread may be at another request when somebody asks; the process's role stays what it is.
         self._work = work_named(self.thread)
         self.reclaimed = False
         self.warned = 0.0
         # Codes and offsets by turns in one list: pairs would be objects for the collector to look through.
-        stack: list[Any] = []
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None and len(stack) < _ITEMS:
-            stack += (frame.f_code, frame.f_lasti)
+        self._stack: list[Any] = []
+        note = self._stack.append
+        frame: FrameType | None
+        try:
+            frame = sys._getframe(_BACKEND_DEPTH)
+        except ValueError:
+            frame = None
+        if frame is None or frame.f_code is not _ENSURE_CONNECTION:
+            # Somebody asked the pool itself.
+            frame = sys._getframe(3)
+        for _ in range(_DEPTH):
+            note(frame.f_code)
+            note(frame.f_lasti)
             frame = frame.f_back
-        self._stack = stack
+            if frame is None:
+                break
 
     @property
     def work(self) -> str:
         """What it was borrowed for: a request, a task, or whatever the process is."""
         return self._work or process_role() or "process"
+
+    @property
+    def pid(self) -> int:
+        """Of the server's process; 0 when the connection is closed or gone."""
+        connection = self.connection()
+        with suppress(psycopg.Error):
+            return 0 if connection is None else connection.pgconn.backend_pid
+        return 0
 
     def stack(self) -> list[str]:
         """Where it was borrowed, innermost last, as ``file:line in function: source``."""
@@ -80,7 +104,11 @@ class Borrowing:
     def last_statement(self) -> str:
         """The statement that it began last, without its parameters; empty when there was none."""
         connection = self.connection()
-        return "" if connection is None else statement_text(connection.last_statement)
+        if connection is None:
+            return ""
+        # A copy, since its thread may add to it.
+        trail = connection.trail.copy()
+        return statement_text(trail[-1]) if trail else ""
 
 
 def statement_text(statement: object) -> str:

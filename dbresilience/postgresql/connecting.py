@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool
 from psycopg_pool.base import AttemptWithBackoff
+from psycopg_pool.pool import AddConnection
 
 from dbresilience.postgresql.connection import Connection
 from dbresilience.postgresql.loans import Loans
@@ -34,13 +35,15 @@ class ConnectingPool(ConnectionPool[Connection]):
     """psycopg's pool, which tries to connect again soon and sends those away who would wait in vain.
 
     What psycopg_pool keeps private and this class touches: ``_lock``, ``_pool``, ``_waiting``, ``_connect``,
-    ``_add_connection``.
+    ``_add_connection``, ``_nconns``, ``_maybe_grow_pool``.
 
     Attributes:
+        size: connections that are kept.
         last_connect_error: class of the latest error; empty before there was one.
     """
 
     def __init__(self, **options: Any) -> None:
+        self.size = 0
         self.last_connect_error = ""
         self._loans = Loans()
         self._failing_since: float | None = None
@@ -70,6 +73,19 @@ class ConnectingPool(ConnectionPool[Connection]):
             away = psycopg.OperationalError(f"the server cannot be reached: {type(error).__name__}")
             away.__cause__ = error
             one.fail(away)
+
+    def _maybe_grow_pool(self) -> None:
+        """Have connections made for those who wait: at once for each, until there are as many as are kept.
+
+        psycopg makes one at a time, which is right beyond, where the wait for one that comes back is short. Called with
+        the lock held.
+        """
+        under_way = self._nconns - len(self._pool) - len(self._loans)
+        if self._nconns < self.size and under_way < len(self._waiting):
+            self._nconns += 1
+            self.run_task(AddConnection(self))
+        else:
+            super()._maybe_grow_pool()
 
     def _add_connection(self, attempt: AttemptWithBackoff | None, growing: bool = False) -> None:
         super()._add_connection(attempt or _SteadyAttempt(timeout=self.reconnect_timeout), growing=growing)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 import psycopg
 from psycopg import errors, generators
@@ -14,6 +15,7 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from dbresilience.errors import AnswerTimeout
+from dbresilience.observations.statements import new_trail
 
 if TYPE_CHECKING:
     from dbresilience.postgresql.borrowing import Borrowing
@@ -27,7 +29,11 @@ POLITENESS = 0.1
 """The same for a transaction that had a deadline, which is over by then."""
 
 _INTERVAL = 0.1
+_OK = int(ConnStatus.OK)
 _FAREWELLS = frozenset({"FATAL", "PANIC"})
+
+# Called for every answer; finding it through super() takes a third of what it does.
+_wait = psycopg.Connection.wait
 
 
 class Connection(psycopg.Connection[Any]):
@@ -39,29 +45,38 @@ class Connection(psycopg.Connection[Any]):
     Attributes:
         patience: seconds that one answer may take; None waits for ever.
         deadline: monotonic instant by which the transaction under way must be over; None for no such instant.
-        returned_at: monotonic instant of the last return to the pool.
+        lent_at: monotonic instant of the last loan.
+        returned_at: the same of the last return to the pool.
         borrowing: who holds it; None in the pool.
-        last_statement: the statement last begun, without its parameters.
-        recording_factory: makes cursors in place of ``cursor_factory`` that leave word of what they run.
+        reference: weak, to itself; by it the pool hears of its end. None before the first loan.
+        trail: what the transaction under way ran, or the last one, without parameters; the latest last.
+        slow_from: seconds from which on a statement is slow; None when statements are not observed.
+        observed_factory: makes cursors in place of ``cursor_factory`` that leave word of what they run.
         farewells: SQLSTATEs with which the server said that it ends the session.
         history: which the session writes to, as of when it was made; empty when it was not asked.
     """
 
     patience: float | None = None
     deadline: float | None = None
+    lent_at: float = -inf
     returned_at: float = -inf
     borrowing: Borrowing | None = None
-    last_statement: Any = ""
+    reference: ref[Connection] | None = None
+    slow_from: float | None = None
     history: str = ""
     farewells: Sequence[str | None] = ()
-    recording_factory: type[psycopg.Cursor[Any]] | None = None
+    observed_factory: type[psycopg.Cursor[Any]] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.trail = new_trail()
 
     def cursor(self, name: str = "", **options: Any) -> Any:
-        """As psycopg's; by default one that leaves word of its statements in ``last_statement``."""
-        if name or options or self.recording_factory is None:
+        """As psycopg's; by default one that leaves word of its statements in ``trail``."""
+        if name or options or self.observed_factory is None:
             return super().cursor(name, **options)
         self._check_connection_ok()
-        return self.recording_factory(self, row_factory=self.row_factory)
+        return self.observed_factory(self, row_factory=self.row_factory)
 
     def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
         """Run the exchange with the server to its end.
@@ -75,14 +90,14 @@ class Connection(psycopg.Connection[Any]):
             AnswerTimeout: the server did not answer in time; the connection is closed.
         """
         if timeout is not None:
-            return super().wait(gen, interval, timeout)
+            return _wait(self, gen, interval, timeout)
         while True:
             limit = self.patience
             if self.deadline is not None:
                 left = max(0.0, self.deadline - time.monotonic())
                 limit = left if limit is None else min(left, limit)
             try:
-                return super().wait(gen, interval, limit)
+                return _wait(self, gen, interval, limit)
             except errors._WaitTimeout:
                 # Waiting for notifications is no wait for an answer.
                 if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
@@ -114,7 +129,7 @@ class Connection(psycopg.Connection[Any]):
             self.pgconn.is_busy()
         except psycopg.Error:
             return True
-        return bool(self.farewells) or bool(self.pgconn.status != ConnStatus.OK)
+        return bool(self.farewells or self.pgconn.status != _OK)
 
     def watch_for_farewell(self) -> None:
         """Have ``farewells`` kept when the server ends the session while nothing runs in it."""
@@ -142,7 +157,7 @@ class Connection(psycopg.Connection[Any]):
         politeness = CANCEL_TIMEOUT if self.deadline is None else POLITENESS
         try:
             self.cancel_safe(timeout=politeness)
-            return super().wait(gen, _INTERVAL, politeness)
+            return _wait(self, gen, _INTERVAL, politeness)
         except errors.QueryCanceled:
             raise
         except psycopg.Error as exc:

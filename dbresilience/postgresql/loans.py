@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+
 from dbresilience.postgresql.borrowing import Borrowing
 from dbresilience.postgresql.connection import Connection
 from dbresilience.postgresql.stats import Reservoir
 
 
 class Loans:
-    """The loans of one pool; true while one is open.
+    """The loans of one pool; its length is how many are open.
 
     Concurrency: each step on the two collections is one operation of the interpreter's, so no lock is held. A loan is
     ended by whoever takes it out of the open ones.
@@ -22,12 +24,16 @@ class Loans:
         self._open: dict[int, Borrowing] = {}
         self._lost: list[Borrowing] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
+    def __len__(self) -> int:
+        return len(self._open)
 
     def lend(self, connection: Connection, now: float) -> None:
         """Note that the caller's thread has this connection from now on."""
-        borrowing = connection.borrowing = Borrowing(connection, now, self._vanished)
+        reference = connection.reference
+        if reference is None:
+            # Once for each connection, which is this pool's for its life.
+            reference = connection.reference = weakref.ref(connection, self._vanished)
+        borrowing = connection.borrowing = Borrowing(reference, now)
         self._open[id(borrowing)] = borrowing
 
     def take_back(self, connection: Connection, now: float) -> Borrowing | None:

@@ -89,14 +89,14 @@ class Pool(ConnectingPool):
     def getconn(self, timeout: float | None = None) -> Connection:
         """Borrow a connection that is alive; as in psycopg, measured."""
         asked = time.monotonic()
-        connection = self._take_idle()
+        connection = self._take_idle(asked)
         if connection is None:
             try:
                 connection = super().getconn(timeout)
             except (PoolTimeout, TooManyRequests):
                 self.counted["timeouts"] += 1
                 raise
-        now = time.monotonic()
+        now = connection.lent_at = time.monotonic()
         self._waits.add(now - asked)
         self._loans.lend(connection, now)
         return connection
@@ -114,6 +114,7 @@ class Pool(ConnectingPool):
                 # Its place was given to another one when it was taken away.
                 self._close_connection(conn)
                 return
+        conn.trail.clear()
         if not self._put_idle(conn, now):
             broken = conn.closed
             super().putconn(conn)
@@ -208,20 +209,23 @@ class Pool(ConnectingPool):
                 with suppress(OSError, psycopg.Error):
                     os.close(connection.fileno())
 
-    def _take_idle(self) -> Connection | None:
+    def _take_idle(self, now: float) -> Connection | None:
         """An idle connection that is alive, if there is one: psycopg's ``getconn`` without what it does to wait."""
         with self._lock:
             if self._closed or not self._pool:
                 return None
             connection = self._pool.popleft()
-            self._nconns_min = min(self._nconns_min, len(self._pool))
-        try:
-            self._check_connection(connection)
-        except BaseException as exc:
-            self._putconn(connection, from_getconn=True)
-            if isinstance(exc, psycopg.Error):
-                return None
-            raise
+            left = len(self._pool)
+            if left < self._nconns_min:
+                self._nconns_min = left
+        if not self._was_just_used(connection, now) or connection.seems_gone():
+            try:
+                self._check_connection(connection)
+            except BaseException as exc:
+                self._putconn(connection, from_getconn=True)
+                if isinstance(exc, psycopg.Error):
+                    return None
+                raise
         self._stats[self._REQUESTS_NUM] += 1
         connection._pool = self
         return connection
@@ -236,17 +240,19 @@ class Pool(ConnectingPool):
             if self._closed or self._waiting:
                 return False
             conn._pool = None
-            self._pool.append(conn)
+            # The one that comes back last is served first: it needs no check, and server and client have it in mind.
+            self._pool.appendleft(conn)
         return True
+
+    def _was_just_used(self, conn: Connection, now: float) -> bool:
+        return not self._strict and now - conn.returned_at < CHECK_AFTER and conn.returned_at > self._suspect_before
 
     def _check_connection(self, conn: Connection) -> None:
         now = time.monotonic()
-        used = conn.returned_at
-        gone = conn.seems_gone()
-        if not gone and not self._strict and now - used < CHECK_AFTER and conn._created_at > self._suspect_before:
-            return
-        if not gone and used == -inf and now - conn._created_at < CHECK_AFTER:
-            return
+        if not conn.seems_gone():
+            is_new = conn.returned_at == -inf and now - conn._created_at < CHECK_AFTER
+            if is_new or self._was_just_used(conn, now):
+                return
         if conn.answers(self._config.check_timeout):
             return
         self.counted["dead_found"] += 1
@@ -269,7 +275,7 @@ class Pool(ConnectingPool):
         """Close what of the overflow nobody used since the last look; psycopg closes one, which takes for ever."""
         with self._lock:
             unused = min(self._nconns - max(self.size, self._min_size), self._nconns_min, len(self._pool))
-            spare = [self._pool.popleft() for _ in range(unused)]
+            spare = [self._pool.pop() for _ in range(unused)]
             self._nconns -= len(spare)
             self._nconns_min = len(self._pool)
         self.counted["overflow_closed"] += len(spare)

@@ -78,6 +78,17 @@ def test_it_reports_who_holds_a_connection_and_from_where(pooled: DatabaseWrappe
     assert pool_of(pooled).stats().long_holds == 1
 
 
+def test_it_passes_over_the_calls_of_the_backend_alone(pooled: DatabaseWrapper) -> None:
+    borrow_somewhere_special()
+    loan = pooled.connection.borrowing  # type: ignore[union-attr]
+    asked = pool_of(pooled).getconn()
+    by_hand = asked.borrowing
+    pool_of(pooled).putconn(asked)
+
+    assert loan._stack[0].co_name == "ensure_connection"  # type: ignore[union-attr]
+    assert by_hand._stack[0].co_name == "test_it_passes_over_the_calls_of_the_backend_alone"  # type: ignore[union-attr]
+
+
 def test_it_reports_once_and_again_when_it_comes_back(
     pooled: DatabaseWrapper, watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:

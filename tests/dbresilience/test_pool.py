@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connections
 from psycopg_pool import PoolTimeout
+from psycopg_pool.pool import WaitingClient
 
 from dbresilience.postgresql.base import DatabaseWrapper
 from dbresilience.postgresql.stats import pool_stats
@@ -30,6 +31,48 @@ def test_it_gives_the_same_backend_to_one_after_another(pooled: DatabaseWrapper)
 
     assert first == second
     assert pool_of(pooled).stats().open == 1
+
+
+def test_it_serves_first_what_came_back_last(pooled: DatabaseWrapper) -> None:
+    fill(pooled, 3)
+    pool = pool_of(pooled)
+    first, second = pool.getconn(), pool.getconn()
+
+    pool.putconn(second)
+    pool.putconn(first)
+    served = pool.getconn()
+    pool.putconn(served)
+
+    assert served is first
+
+
+def test_it_asks_a_connection_that_survived_once_and_not_for_ever(pooled: DatabaseWrapper) -> None:
+    fill(pooled, 1)
+    pool = pool_of(pooled)
+    pool.sweep()
+
+    asked = []
+    for _ in range(3):
+        connection = pool.getconn()
+        asked.append(pool._was_just_used(connection, time.monotonic()))
+        pool.putconn(connection)
+
+    assert asked == [False, True, True]
+
+
+def test_it_makes_what_is_kept_at_once_for_those_who_wait(pooled: DatabaseWrapper) -> None:
+    fill(pooled, 1)
+    pool = pool_of(pooled)
+    held = pool.getconn()
+    with pool._lock:
+        pool._waiting.extend(WaitingClient() for _ in range(5))
+        for _ in range(7):
+            pool._maybe_grow_pool()
+        wanted = pool._nconns
+    pool.putconn(held)
+
+    # The one that is held, one for each who waits, and no more than one beyond.
+    assert wanted == 7
 
 
 def test_it_takes_its_sizes_and_waits_from_the_settings(settings: object) -> None:

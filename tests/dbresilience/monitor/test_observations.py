@@ -13,6 +13,7 @@ from dbresilience.observations.names import TallyName
 from dbresilience.observations.pending import MOST_KEYS, Batch, pending
 from dbresilience.observations.statements import trail_of
 from dbresilience.observations.writer import observations_write
+from dbresilience.transactions import run_in_transaction
 from tests.dbresilience.backends import pooled_alias
 
 pytestmark = [pytest.mark.feature("B5", "B8")]
@@ -97,6 +98,31 @@ def test_it_keeps_the_trail_of_the_transaction_alone() -> None:
         trail = trail_of(connection)
 
     assert trail == ("SELECT 'first'", "SELECT 'second'")
+
+
+@pytest.mark.parametrize("binding", [False, True])
+def test_it_observes_a_result_that_is_read_in_pieces(binding: bool) -> None:
+    with pooled_alias() as wrapper:
+        wrapper.settings_dict["OPTIONS"]["server_side_binding"] = binding
+        with pytest.raises(ProgrammingError), wrapper.chunked_cursor() as cursor:
+            cursor.execute("SELECT * FROM no_such_table")
+        with transaction.atomic(), wrapper.chunked_cursor() as cursor:
+            cursor.execute("SELECT %s", [1])
+            found, trail = cursor.fetchone(), trail_of(wrapper)
+        observations_write()
+
+    assert (found, trail) == ((1,), ("SELECT %s",))
+    assert Tally.objects.get(name=TallyName.ERROR, key="42P01").count == 1
+    assert Tally.objects.get(name=TallyName.STATEMENT).count >= 2
+
+
+def test_it_forgets_the_trail_when_another_transaction_begins() -> None:
+    run_in_transaction(lambda: execute("SELECT 'one'"))
+
+    trails = []
+    run_in_transaction(lambda: (execute("SELECT 'two'"), trails.append(trail_of(connection))))
+
+    assert trails == [("SELECT 'two'",)]
 
 
 def test_it_keeps_what_it_cannot_write_until_the_database_is_back(accounts: str) -> None:
