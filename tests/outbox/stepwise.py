@@ -138,7 +138,8 @@ def _count_exchanges(steps: Steps) -> None:
 
     def counted(self: Connection, gen: Any, *arguments: Any, **options: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
-            said = " ".join(str(self.last_statement).split()[:6]) if gen.__name__ == "_execute_gen" else ""
+            sent = self.trail[-1] if self.trail and gen.__name__ == "_execute_gen" else ""
+            said = " ".join(str(sent).split()[:6])
             steps.step(f"{gen.__name__} {said}".strip())
         return wait(self, gen, *arguments, **options)
 
