@@ -1,33 +1,15 @@
-"""Every change of a customer: the row and its event in one transaction, or neither.
-
-Concurrency: two writers of one customer take turns at its row lock, two writers of one e-mail at the unique index,
-whose violation is the only judge of a duplicate (looking first could not be trusted). Inside an outer transaction each
-function is a savepoint of it.
-"""
+"""Every change of a customer that somebody asks for: made here, or protected, in every integration too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
-import psycopg
-from django.db import IntegrityError
-from django.utils import timezone
-from uuid_utils.compat import uuid7
-
-from customers.errors import CustomerBusy, CustomerDeleted, CustomerNotFound, EmailTaken, VersionMismatch
-from customers.events import CREATED, DELETED, UPDATED, Priority, customer_event
-from customers.locks import customer_lock, email_lock
+from customers.changing import MUTABLE, Versions, create_here, delete_here, update_here
+from customers.events import Priority
 from customers.models import Customer
-from dbresilience.transactions import run_in_transaction
-from operations.locks.rows import lock_holder
-from outbox.publishing import publish
-
-MUTABLE: Final = ("name", "email", "phone", "address", "metadata")
-EMAIL_CONSTRAINT: Final = "customers_customer_email_active_uniq"
-
-Versions = int | Collection[int] | None
+from customers.sagas.protected import created, deleted, updated
 
 
 def customer_create(
@@ -61,33 +43,9 @@ def customer_create(
     """
     fields = {"name": name, "email": email, "phone": phone, "address": address, "metadata": metadata}
     if protected:
-        from customers.sagas.protected import created  # late: protected changes end in these functions
-
         return created(values=fields, origin=origin, priority=priority, actor=actor, idempotency_key=idempotency_key)
     _refuse_key(idempotency_key)
-
-    def work() -> Customer:
-        now = timezone.now()
-        customer = Customer(
-            id=customer_id or uuid7(),
-            name=name,
-            email=email,
-            phone=phone,
-            address=dict(address or {}),
-            metadata=dict(metadata or {}),
-            created_at=now,
-            updated_at=now,
-        )
-        if not Customer.objects.insert_unless_taken([customer]):
-            if email and lock_holder(email_lock(email)):
-                raise CustomerBusy
-            raise EmailTaken
-        changed = [field for field in MUTABLE if fields[field]]
-        event = customer_event(customer, type=CREATED, changed=changed, origin=origin, priority=priority)
-        customer.event_id = publish(event)
-        return customer
-
-    return _written(work)
+    return create_here(values=fields, origin=origin, priority=priority, customer_id=customer_id)
 
 
 def customer_update(
@@ -118,8 +76,6 @@ def customer_update(
     if unknown := changes.keys() - set(MUTABLE):
         raise TypeError(f"A customer has no mutable fields {sorted(unknown)}")
     if protected:
-        from customers.sagas.protected import updated
-
         return updated(
             customer_id=customer_id,
             changes=changes,
@@ -130,21 +86,9 @@ def customer_update(
             idempotency_key=idempotency_key,
         )
     _refuse_key(idempotency_key)
-
-    def work() -> Customer:
-        customer = customer_locked(customer_id, if_version)
-        customer_is_free(customer, changes.get("email"))
-        changed = [field for field in MUTABLE if field in changes and changes[field] != getattr(customer, field)]
-        if not changed:
-            return customer
-        for field in changed:
-            setattr(customer, field, changes[field])
-        _advance(customer, changed)
-        event = customer_event(customer, type=UPDATED, changed=changed, origin=origin, priority=priority)
-        customer.event_id = publish(event)
-        return customer
-
-    return _written(work)
+    return update_here(
+        customer_id=customer_id, changes=changes, if_version=if_version, origin=origin, priority=priority
+    )
 
 
 def customer_delete(
@@ -169,8 +113,6 @@ def customer_delete(
         CustomerBusy: a protected change of it is under way.
     """
     if protected:
-        from customers.sagas.protected import deleted
-
         return deleted(
             customer_id=customer_id,
             if_version=if_version,
@@ -180,77 +122,9 @@ def customer_delete(
             idempotency_key=idempotency_key,
         )
     _refuse_key(idempotency_key)
-
-    def work() -> Customer:
-        customer = customer_locked(customer_id, if_version)
-        customer_is_free(customer)
-        customer.deleted_at = timezone.now()
-        _advance(customer, ["deleted_at"])
-        event = customer_event(customer, type=DELETED, changed=["deleted"], origin=origin, priority=priority)
-        customer.event_id = publish(event)
-        return customer
-
-    return _written(work)
-
-
-def customer_locked(customer_id: UUID, if_version: Versions) -> Customer:
-    """The customer, its row locked until the transaction under way ends, if it may be changed.
-
-    Raises:
-        CustomerNotFound, CustomerDeleted, VersionMismatch: as the functions above.
-    """
-    # NO KEY: rows that refer to the customer (sync states) may be written meanwhile.
-    customer = Customer.objects.select_for_update(no_key=True).filter(pk=customer_id).first()
-    if customer is None:
-        raise CustomerNotFound
-    if customer.deleted_at is not None:
-        raise CustomerDeleted
-    wanted = {if_version} if isinstance(if_version, int) else if_version
-    if wanted is not None and customer.version not in wanted:
-        raise VersionMismatch
-    return customer
-
-
-def customer_is_free(customer: Customer, email: str | None = None) -> None:
-    """Whether no protected change is under way, asked when the row is locked.
-
-    A protected change locks the row too before it takes its locks. So either it came before, and its locks are seen
-    here, or it waits for this transaction and begins with what is written here.
-
-    Args:
-        email: which it is about to get, if it is another one.
-
-    Raises:
-        CustomerBusy: one is under way.
-    """
-    names = [customer_lock(customer.pk)]
-    if email and email != customer.email:
-        names.append(email_lock(email))
-    if lock_holder(*names):
-        raise CustomerBusy
+    return delete_here(customer_id=customer_id, if_version=if_version, origin=origin, priority=priority)
 
 
 def _refuse_key(idempotency_key: str | None) -> None:
     if idempotency_key is not None:
         raise TypeError("idempotency_key goes with protected=True; see operations.idempotency for other functions")
-
-
-def _advance(customer: Customer, changed: Collection[str]) -> None:
-    customer.version += 1
-    # Clocks of two processes may differ; the row's own time never goes back.
-    customer.updated_at = max(timezone.now(), customer.updated_at)
-    customer.save(update_fields=[*changed, "version", "updated_at"])
-
-
-def _written(work: Callable[[], Customer]) -> Customer:
-    try:
-        return run_in_transaction(work)
-    except IntegrityError as exc:
-        _raise_translated(exc)
-
-
-def _raise_translated(exc: IntegrityError) -> NoReturn:
-    cause = exc.__cause__
-    if isinstance(cause, psycopg.Error) and cause.diag.constraint_name == EMAIL_CONSTRAINT:
-        raise EmailTaken from exc
-    raise exc

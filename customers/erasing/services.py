@@ -21,12 +21,12 @@ import structlog
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from customers.changing import MUTABLE
 from customers.erasing.traces import traces_erase, values_of
 from customers.erasing.waiting import erasure_waits_for
 from customers.errors import CustomerNotFound
 from customers.events import AGGREGATE, DELETED, ERASED, customer_event
 from customers.models import Customer, Erasure
-from customers.services import MUTABLE
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from outbox.publishing import publish_many

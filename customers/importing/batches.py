@@ -9,9 +9,9 @@ from uuid import UUID
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from customers.changing import MUTABLE
 from customers.events import CREATED, Priority, customer_event
 from customers.models import Customer
-from customers.services import MUTABLE
 from dbresilience.transactions import run_in_transaction
 from outbox.publishing import publish_many
 

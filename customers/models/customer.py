@@ -96,7 +96,7 @@ class CustomerQuerySet(QuerySet["Customer"]):
 
 
 class Customer(models.Model):
-    """One customer. It is changed by ``customers.services`` alone, which write its event in the same transaction.
+    """One customer. It is changed by ``customers.changing`` alone, which writes its event in the same transaction.
 
     Deleted is terminal: ``deleted_at`` is set once, the row stays, and its e-mail is free again.
     """

@@ -19,6 +19,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from customers.changing import Versions, customer_locked
 from customers.errors import CustomerBusy, EmailTaken
 from customers.events import Priority
 from customers.integrations import integrations
@@ -26,7 +27,6 @@ from customers.locks import customer_lock, email_lock
 from customers.models import Customer, Saga, SagaStep, SyncState
 from customers.sagas.conf import saga_settings
 from customers.sagas.lease import SagaLease
-from customers.services import Versions, customer_locked
 from customers.sync.conf import sync_settings
 from customers.sync.lease import lease_owner
 from dbresilience.errors import NestedTransaction
@@ -49,7 +49,7 @@ class Wanted:
         action: create, update or delete.
         customer_id: whose; None for a create.
         values: fields and their values, valid.
-        if_version: as in ``customers.services``.
+        if_version: as in ``customers.changing``.
         origin, priority: of the event.
         actor: who asks.
         address: where customers are found, as whoever asks knows it.

@@ -15,13 +15,13 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from customers.changing import create_here, delete_here, update_here
 from customers.errors import CustomerError
 from customers.models import Customer, Drift, Saga, SagaStep, SyncState
 from customers.sagas.answers import customer_answer, undone_answer, undone_document
 from customers.sagas.forgetting import create_forget
 from customers.sagas.lease import saga_locked
 from customers.sagas.run import Run, SagaRefused
-from customers.services import customer_create, customer_delete, customer_update
 from dbresilience.transactions import run_in_transaction
 from operations.idempotency.keys import Answer, answer_complete
 from operations.locks.rows import locks_release
@@ -105,10 +105,10 @@ def _changed(saga: Saga) -> Customer:
     origin, priority, values = saga.origin, saga.priority, saga.values
     event: dict[str, Any] = {"origin": origin, "priority": priority}
     if saga.action == Saga.Action.CREATE:
-        return customer_create(customer_id=saga.customer_id, **values, **event)
+        return create_here(customer_id=saga.customer_id, values=values, **event)
     if saga.action == Saga.Action.UPDATE:
-        return customer_update(customer_id=saga.customer_id, changes=values, **event)
-    return customer_delete(customer_id=saga.customer_id, **event)
+        return update_here(customer_id=saga.customer_id, changes=values, **event)
+    return delete_here(customer_id=saga.customer_id, **event)
 
 
 def _states_settle(saga: Saga, customer: Customer) -> None:

@@ -19,6 +19,7 @@ from uuid import UUID
 import orjson
 from django.db import Error
 
+from customers.changing import Versions
 from customers.events import Priority
 from customers.models import Customer, Saga
 from customers.sagas.answers import saga_answer
@@ -26,7 +27,6 @@ from customers.sagas.beginning import Wanted, saga_begin
 from customers.sagas.errors import SagaUndecided, SagaUndone
 from customers.sagas.lease import SagaLease
 from customers.sagas.places import Place
-from customers.services import Versions
 from dbresilience.errors import CommitUnknown
 from operations.idempotency.errors import KeyInFlight
 from operations.idempotency.keys import Answer, HeldKey, Scope, answer_kept, key_begin

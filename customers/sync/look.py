@@ -13,11 +13,11 @@ from uuid import UUID
 
 from django.db import DataError, IntegrityError
 
+from customers.changing import create_here, delete_here, update_here
 from customers.errors import CustomerBusy, CustomerError, EmailTaken
 from customers.events import Priority as EventPriority
 from customers.integrations import Fields, RemoteRecord, RetryableError, Value
 from customers.models import Conflict, Customer, Priority, SyncRequest, SyncState
-from customers.services import customer_create, customer_delete, customer_update
 from customers.sync.fields import customer_changes, customer_fields, fields_advance, root_of
 from customers.sync.lease import lease_locked
 from customers.sync.merge import Merge, merge
@@ -113,15 +113,7 @@ def _import(work: Work, state: SyncState, remote: RemoteRecord | None) -> Look:
     theirs = _held(work, remote.fields)
     parts = customer_changes(Customer(), theirs)
     try:
-        customer = customer_create(
-            name=parts.get("name"),
-            email=parts.get("email"),
-            phone=parts.get("phone"),
-            address=parts.get("address"),
-            metadata=parts.get("metadata"),
-            origin=work.integration.name,
-            priority=_priority(work),
-        )
+        customer = create_here(values=parts, origin=work.integration.name, priority=_priority(work))
     except CustomerBusy as exc:
         # Whether the e-mail is taken is known when the protected change that reserved it has ended.
         raise RetryableError(exc.detail, code=exc.code) from exc
@@ -178,7 +170,7 @@ def _delete_here(work: Work, state: SyncState, customer: Customer) -> Look:
         questions_keep(state, [Question(Kind.REMOTE_DELETED, theirs={"remote_id": state.remote_id})])
         settle(work, state)
         return Look.SETTLED
-    customer_delete(customer_id=customer.pk, origin=work.integration.name, priority=_priority(work))
+    delete_here(customer_id=customer.pk, origin=work.integration.name, priority=_priority(work))
     questions_keep(state, [])
     settle(work, state, status=Status.DELETED)
     return Look.SETTLED
@@ -207,7 +199,7 @@ def _pull(work: Work, customer: Customer, plan: Merge) -> tuple[dict[str, Value 
     wanted, refused = dict(plan.pulled), []
     while wanted:
         try:
-            customer_update(
+            update_here(
                 customer_id=customer.pk,
                 changes=customer_changes(customer, wanted),
                 origin=work.integration.name,

@@ -163,7 +163,7 @@ def test_nothing_is_kept_of_somebody_whose_create_was_undone(
             both.hear()
         return ending.saga_undone(run)
 
-    monkeypatch.setattr(ending, "customer_create", refuse)
+    monkeypatch.setattr(ending, "create_here", refuse)
     monkeypatch.setattr(running, "saga_undone", end)
 
     answer = Api("customers:write").post(
