@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import messages
@@ -16,8 +14,6 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.formats import date_format
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from operations import overview
@@ -25,12 +21,10 @@ from operations.life.links import life_link, life_url
 from operations.life.sources import Name
 from operations.logins import ConsoleLoginForm
 from operations.models import AuditEntry
+from operations.page_values import NOTHING, badge, json_block, moment, number_of, record_link, words
 from operations.pagination import CheapPaginator
 from operations.posted import posted_text
 from operations.strict_lists import StrictListMixin
-
-NOTHING: Final = "—"
-"""What stands where there is no value."""
 
 
 class ConsoleSite(AdminSite):
@@ -262,48 +256,6 @@ def _exactly(model: type[Model], name: str, term: str) -> Q:
         return Q(**{name + lookup: field.to_python(term)})  # type: ignore[union-attr]
     except ValidationError:
         return Q()
-
-
-def badge(text: str, tone: overview.Tone) -> SafeString:
-    """A short word on a coloured ground, for the state of a row."""
-    return format_html('<span class="badge badge-{}">{}</span>', tone, text)
-
-
-def words(label: str) -> str:
-    """A choice's label with the first letter alone as a capital, whatever Django made of its name."""
-    return label[:1].upper() + label[1:].lower()
-
-
-def number_of(count: int, one: str, many: str) -> str:
-    """A number with the word that goes with it: 1 conflict, 2 conflicts."""
-    return f"{count:,} {one if count == 1 else many}"
-
-
-def moment(at: dt.datetime | None, otherwise: str = NOTHING) -> str:
-    """A time as the console writes it everywhere."""
-    return otherwise if at is None else date_format(at, "DATETIME_FORMAT")
-
-
-def record_link(record: Model | None, text: str = "") -> SafeString | str:
-    """A link to the page of a record, with its name as text unless another one is given."""
-    if record is None:
-        return NOTHING
-    meta = record._meta
-    address = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[record.pk])
-    return format_html('<a href="{}">{}</a>', address, text or record)
-
-
-def json_block(value: Any) -> SafeString | str:
-    """JSON made readable, as an escaped block for a page of the console; a dash where there is nothing in it."""
-    if value is None or value == {} or value == []:
-        return NOTHING
-    if isinstance(value, str) and value and "\n" not in value:
-        return value.encode(errors="backslashreplace").decode()
-    # The standard library's writer: bodies come from elsewhere, and JSON's numbers may be larger than 64 bits.
-    text = json.dumps(value, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-    # Half of a surrogate pair is no text that could be sent; it is shown as the escape that it came as.
-    text = text.encode(errors="backslashreplace").decode()
-    return format_html('<pre class="json">{}</pre>', text)
 
 
 __all__ = [

@@ -16,9 +16,11 @@ from outbox.tally import BOUNDS
 COUNTED_PER_LANE: Final = 250
 COUNTED_UNSEQUENCED: Final = 10_000
 COUNTED_FAILED: Final = 5_000
+COUNTED_DETOURS: Final = 2_000
 
 # Counts at most COUNTED_PER_LANE index entries of each lane; where a lane has more, its share of the distance to the
 # head stands for it. Positions are shared by all lanes, hence the division.
+# What waits behind failed events is not beyond a cursor: it is the distance to the aggregate's last number.
 BACKLOG_SQL: Final = """
 WITH head AS (SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS position FROM outbox_log_position_seq),
 fresh AS (SELECT count(*) AS waiting,
@@ -34,7 +36,11 @@ SELECT s.name,
                                    - least(min(o.created_at), (SELECT oldest FROM fresh))), 0)::float8,
        s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true),
        s.breaker_failures > 0,
-       s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true) AND s.paused_by = %(system)s
+       s.paused_at IS NOT NULL AND COALESCE(s.paused_until > clock_timestamp(), true) AND s.paused_by = %(system)s,
+       (SELECT COALESCE(sum(greatest(a.sequence - t.next_sequence, 0)), 0)::bigint
+          FROM (SELECT aggregate_type, aggregate_id, next_sequence FROM outbox_detour
+                 WHERE subscription_id = s.name LIMIT %(detours)s) t
+          JOIN outbox_aggregate a USING (aggregate_type, aggregate_id))
   FROM outbox_subscription s
   JOIN outbox_lane n ON n.subscription_id = s.name
  CROSS JOIN LATERAL (SELECT count(*) AS waiting
@@ -99,6 +105,7 @@ class SubscriberFigures:
         paused: by a person or by a wrong setting.
         broken: the breaker is open, or waits for a probe.
         denied: paused by a wrong setting: the other side refuses us as we are.
+        blocked: events that came after failed ones of their aggregates and wait behind them; of 2,000 such aggregates.
     """
 
     name: str
@@ -110,6 +117,7 @@ class SubscriberFigures:
     paused: bool
     broken: bool
     denied: bool
+    blocked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,15 @@ def subscribers_figures() -> list[SubscriberFigures]:
     with connection.cursor() as cursor:
         # Wide enough for the planner to think of compiling it, which takes longer than the query.
         cursor.execute("SET LOCAL jit = off" if connection.in_atomic_block else "SET jit = off")
-        cursor.execute(BACKLOG_SQL, {"lane": COUNTED_PER_LANE, "unsequenced": COUNTED_UNSEQUENCED, "system": SYSTEM})
+        cursor.execute(
+            BACKLOG_SQL,
+            {
+                "lane": COUNTED_PER_LANE,
+                "unsequenced": COUNTED_UNSEQUENCED,
+                "detours": COUNTED_DETOURS,
+                "system": SYSTEM,
+            },
+        )
         return [SubscriberFigures(*row) for row in cursor.fetchall()]
 
 

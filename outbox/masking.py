@@ -12,6 +12,8 @@ from operations.scopes import Scope
 
 MASK: Final = "•••"
 PERMISSION: Final = "outbox.read_payload"
+LARGEST_SHOWN: Final = 20_000
+"""Characters of a payload on a page that did not ask for all of it."""
 
 
 def may_read_payload(request: HttpRequest | Request) -> bool:

@@ -84,6 +84,7 @@ class OutboxCollector(Collector):
 def _of_subscribers(figures: list[SubscriberFigures]) -> Iterator[Metric]:
     of_subscribers: list[tuple[str, str, str]] = [
         ("lag_seconds", "Age of the oldest event not delivered yet.", "lag_seconds"),
+        ("blocked_events", "Events behind failed ones of their aggregates; of 2,000 such aggregates.", "blocked"),
         ("paused", "1 while the subscriber is paused.", "paused"),
         ("breaker_open", "1 while its other side is away.", "broken"),
     ]

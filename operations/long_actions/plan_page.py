@@ -68,10 +68,12 @@ def plan_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         if answer is not None:
             return answer
     offered = [one for one in kinds() if may_do(request, one)]
+    # Of the kind that was chosen; of all of them, closed, while there is a choice to be made.
+    explained = offered if kind is None else [kind]
     context |= {
         "title": "Plan an operation",
         "kinds": offered,
-        "filters": [(one, one.filter_keys.items(), json.dumps(one.filter_example)) for one in offered],
+        "filters": [(one, one.filter_keys.items(), json.dumps(one.filter_example)) for one in explained],
         "kind": kind,
         "filter": text,
         "plan": plan,

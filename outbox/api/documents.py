@@ -137,6 +137,7 @@ def subscriber_document(row: BoardRow) -> dict[str, Any]:
         "keep_successes": row.keep_successes,
         "workers": row.workers,
         "backlog_events": figures.pending,
+        "blocked_events": figures.blocked,
         "backlog_seconds": round(figures.lag_seconds, 3),
         "events_per_second": None if row.rate is None else round(row.rate, 3),
         "drain_seconds": None if row.drain_seconds is None else round(row.drain_seconds, 1),
@@ -162,6 +163,7 @@ def statistics_document() -> dict[str, Any]:
         "success_rate": _share(processed, processed + errors),
         "failure_rate": _share(errors, processed + errors),
         "pending": sum(one.pending for one in subscribers),
+        "blocked": sum(one.blocked for one in subscribers),
         "retrying": _count(failed, "retrying"),
         "dead": _count(failed, "dead"),
         "dead_letter": _count(failed, "dead"),
@@ -170,6 +172,7 @@ def statistics_document() -> dict[str, Any]:
             {
                 "name": one.name,
                 "pending": one.pending,
+                "blocked": one.blocked,
                 "processed": one.processed,
                 "errors": one.errors,
                 "retries": one.retries,

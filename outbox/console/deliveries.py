@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from operations.aggregate_pages import aggregate_link
 from operations.audit import actor_of
-from operations.console import ReasonedActions, RecordAdmin, WordsFilter, badge, json_block, words
+from operations.console import ReasonedActions, RecordAdmin, WordsFilter, badge, json_block, moment, words
 from operations.errors import MalformedBody
 from operations.json_bodies import parsed
 from operations.life.links import life_url
@@ -29,7 +29,7 @@ from operations.posted import posted_text
 from outbox.console.records import TONES
 from outbox.deciding import AT_ONCE, deliveries_retry, deliveries_skip
 from outbox.errors import DecisionRefused, InvalidEvent
-from outbox.masking import may_read_payload, payload_masked
+from outbox.masking import LARGEST_SHOWN, may_read_payload, payload_masked
 from outbox.models import Delivery, Detour, Replacement, StoredEvent
 from outbox.models.delivery import OPEN
 from outbox.replacing import delivery_replace
@@ -49,18 +49,17 @@ class DeliveryAdmin(RecordAdmin):
     change_form_template = "outbox/delivery.html"
     plural = "failed deliveries"
     list_display = (
-        "id",
-        "subscription_id",
+        "number",
+        "subscriber",
         "type",
         "about",
-        "sequence",
         "state_badge",
         "attempts",
         "code",
-        "next_attempt_at",
-        "created_at",
+        "next_attempt",
+        "first_failed",
     )
-    list_display_links = ("id",)
+    list_display_links = ("number",)
     list_filter = (("state", WordsFilter),)
     search_fields = ("id", "event_id")
     search_help_text = "Id of the delivery or of the event, or the fingerprint of what is open, whole"
@@ -72,7 +71,23 @@ class DeliveryAdmin(RecordAdmin):
     def life_of(self, record: Delivery) -> Name:
         return Name("event", str(record.event_id))
 
-    @admin.display(description="aggregate id")
+    @admin.display(description="number")
+    def number(self, delivery: Delivery) -> int:
+        return delivery.pk
+
+    @admin.display(description="subscriber")
+    def subscriber(self, delivery: Delivery) -> str:
+        return delivery.subscription_id
+
+    @admin.display(description="next attempt")
+    def next_attempt(self, delivery: Delivery) -> str:
+        return moment(delivery.next_attempt_at)
+
+    @admin.display(description="first failed")
+    def first_failed(self, delivery: Delivery) -> str:
+        return moment(delivery.created_at)
+
+    @admin.display(description="aggregate")
     def about(self, delivery: Delivery) -> SafeString | str:
         return aggregate_link(delivery.aggregate_type, delivery.aggregate_id)
 
@@ -144,6 +159,9 @@ class DeliveryAdmin(RecordAdmin):
     def _context(self, request: HttpRequest, delivery: Delivery) -> dict[str, Any]:
         envelope, readable = delivery.envelope, may_read_payload(request)
         payload = envelope.get("payload")
+        text = json.dumps(payload, indent=2, ensure_ascii=False) if readable else ""
+        # A large one is on the page once, if at all: browsers stand still over a megabyte in two places.
+        whole, small = "whole" in request.GET, len(text) <= LARGEST_SHOWN
         event = StoredEvent.objects.filter(pk=delivery.event_id).first()
         detour = Detour.objects.filter(
             aggregate_type=delivery.aggregate_type,
@@ -166,8 +184,13 @@ class DeliveryAdmin(RecordAdmin):
             "event": event,
             "envelope": envelope,
             "readable": readable,
-            "payload": json_block(payload if readable else payload_masked(payload)),
-            "payload_text": json.dumps(payload, indent=2, ensure_ascii=False) if readable else "",
+            "payload": json_block(
+                payload if readable else payload_masked(payload),
+                most=None if whole else LARGEST_SHOWN,
+                whole="?whole=1",
+            ),
+            "payload_text": text if small or whole else "",
+            "in_the_form": whole and not small and delivery.state in OPEN and may["replace"],
             "detour": detour,
             "waits_behind": detour is not None and detour.next_sequence < delivery.sequence,
             "replacement": Replacement.objects.filter(

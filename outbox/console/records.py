@@ -16,7 +16,7 @@ from operations.console import NOTHING, RecordAdmin, badge, json_block, words
 from operations.life.links import life_link
 from operations.life.sources import CORRELATION, Name
 from operations.overview import Tone
-from outbox.masking import may_read_payload, payload_masked
+from outbox.masking import LARGEST_SHOWN, may_read_payload, payload_masked
 from outbox.models import Lane, StoredEvent
 from outbox.status import EventStatus, SubscriberStatus, events_statuses, worst_status
 
@@ -106,12 +106,14 @@ class EventAdmin(RecordAdmin):
         event = super().get_object(request, object_id, from_field)
         if event is not None:
             event.readable = may_read_payload(request)
+            event.whole = "whole" in request.GET
         return event
 
     @admin.display(description="payload")
     def payload_block(self, event: StoredEvent) -> SafeString | str:
         payload = orjson.loads(event.payload)
-        return json_block(payload if getattr(event, "readable", False) else payload_masked(payload))
+        shown = payload if getattr(event, "readable", False) else payload_masked(payload)
+        return json_block(shown, most=None if getattr(event, "whole", False) else LARGEST_SHOWN, whole="?whole=1")
 
     @admin.display(description="headers")
     def headers_block(self, event: StoredEvent) -> SafeString | str:

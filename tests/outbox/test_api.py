@@ -88,6 +88,8 @@ def test_it_tells_statistics(api: Client, dead: Delivery) -> None:
     assert body["oldest_pending_age_seconds"] >= 0
     (subscriber,) = body["subscribers"]
     assert (subscriber["name"], subscriber["processed"], subscriber["dead"]) == ("collector", 1, 1)
+    # It came after the dead one of its aggregate, and is neither processed, nor dead, nor beyond a cursor.
+    assert (body["blocked"], subscriber["blocked"]) == (1, 1)
     (topic,) = body["topics"]
     assert (topic["topic"], topic["pending"], topic["processed"], topic["dead"]) == ("customers", 1, 1, 1)
 

@@ -47,6 +47,8 @@ def test_status_tells_what_waits_for_people(dead: Delivery, capsys: pytest.Captu
     document = json.loads(body)
     assert (document["dead"], document["groups"][0]["count"]) == (1, 1)
     assert document["subscribers"][0]["backlog_events"] == 0
+    assert document["subscribers"][0]["blocked_events"] == 1
+    assert "1 wait behind those" in text
 
 
 def test_status_ends_well_when_nothing_does(collector: Collector, capsys: pytest.CaptureFixture[str]) -> None:

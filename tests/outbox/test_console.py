@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client.parser import text_string_to_metric_families
 
 from operations.metrics import metrics_page
+from outbox.deciding import deliveries_skip
 from outbox.errors import ErrorClass
 from outbox.models import Delivery, Lane, StoredEvent
 from outbox.publishing import publish
@@ -29,6 +30,14 @@ def client(transactional_db: None) -> Client:
     made = Client()
     made.force_login(user)
     return made
+
+
+@pytest.fixture
+def dead(collector: Collector) -> Delivery:
+    collector.refuse = refusing("bad", error_class=ErrorClass.PERMANENT)
+    publish_all("bad")
+    relay_until_idle()
+    return Delivery.objects.get()
 
 
 def test_it_shows_each_event_with_its_computed_status(collector: Collector, client: Client) -> None:
@@ -162,6 +171,42 @@ def test_its_figures_are_those_of_all_processes(collector: Collector) -> None:
     assert found["zenskar_outbox_processed_total", "customers"] == 2
     assert found["zenskar_outbox_errors_total", "customers"] == 1
     assert found["zenskar_outbox_failed_events", "customers"] == 1
+
+
+def test_its_list_has_words_for_people(dead: Delivery, client: Client) -> None:
+    page = client.get("/admin/outbox/delivery/").content.decode()
+
+    assert [name for name in ("Subscriber", "First failed", "Next attempt") if name not in page] == []
+    assert "ubscription id" not in page
+
+
+@pytest.mark.parametrize("replaceable", [True, False])
+def test_a_large_payload_is_on_its_page_once_and_only_when_asked_for(
+    dead: Delivery, client: Client, replaceable: bool
+) -> None:
+    text = "x" * 50_000 + "the end"
+    Delivery.objects.update(envelope={**dead.envelope, "payload": {"text": text}})
+    if not replaceable:
+        deliveries_skip(ids=[dead.pk], actor="test", reason="large")
+    address = f"/admin/outbox/delivery/{dead.pk}/change/"
+
+    first = client.get(address).content.decode()
+    whole = client.get(address, {"whole": "1"}).content.decode()
+
+    assert ("the end" in first, whole.count("the end")) == (False, 1)
+    assert "The first 20,000 of 50,0" in first
+    assert (first.count("<textarea"), whole.count("<textarea")) == (0, int(replaceable))
+    assert first.count('href="?whole=1"') == 1 + replaceable
+
+
+def test_a_large_event_is_shown_when_asked_for(collector: Collector, client: Client) -> None:
+    with transaction.atomic():
+        event = publish(new("a", payload={"text": "x" * 50_000 + "the end"}))
+    address = f"/admin/outbox/storedevent/{event}/change/"
+
+    first, whole = (client.get(address, more).content.decode() for more in ({}, {"whole": "1"}))
+
+    assert ("the end" in first, "the end" in whole) == (False, True)
 
 
 def test_it_says_that_its_list_is_of_failures(client: Client) -> None:

@@ -35,7 +35,8 @@ class Command(ReportingCommand):
             for one in groups
         ]
         lines.append(
-            f"{statistics['pending']} wait, {statistics['retrying']} are retried, {statistics['dead']} are dead"
+            f"{statistics['pending']} wait, {statistics['retrying']} are retried, {statistics['dead']} are dead,"
+            f" {statistics['blocked']} wait behind those"
         )
         self.report(options, document, *lines)
         late = options["lag"] is not None and any(row.figures.lag_seconds > options["lag"] for row in rows)
@@ -46,7 +47,8 @@ def _line(row: BoardRow) -> str:
     drain = "" if not row.drain_seconds else f", drained in about {row.drain_seconds:.0f} s"
     why = row.paused_reason or row.breaker_message
     note = f" ({why[:100]})" if row.state != "active" else ""
+    blocked = f", {row.figures.blocked} behind failed ones" if row.figures.blocked else ""
     return (
         f"{row.figures.name}: {row.state}{note}, {row.figures.pending} wait, the oldest for"
-        f" {row.figures.lag_seconds:.0f} s{drain}"
+        f" {row.figures.lag_seconds:.0f} s{drain}{blocked}"
     )

@@ -174,6 +174,18 @@ def test_it_says_what_filters_may_name(staff_client: MakeClient) -> None:
     assert "{&quot;subscriber&quot;: &quot;kafka&quot;" in page
 
 
+def test_it_explains_the_filter_of_the_kind_that_was_chosen_alone(staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+    what = {"kind": "outbox.replay", "filter": "{}"}
+
+    counted = client.get(PLAN, what).content.decode()
+    refused = client.get(PLAN, what | {"filter": "{"}).content.decode()
+
+    assert [page.count("What the filter of") for page in (counted, refused)] == [1, 1]
+    # It would push what was counted off the screen.
+    assert ("<details open>" in counted, "<details open>" in refused) == (False, True)
+
+
 def test_an_example_of_a_filter_is_one_that_can_be_counted(staff_client: MakeClient) -> None:
     kind = kind_named("outbox.replay")
     assert kind is not None
