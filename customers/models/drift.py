@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, TypedDict
+from uuid import UUID
 
 from django.db import models
 from django.db.models import F, Q, QuerySet
@@ -37,6 +38,15 @@ class DriftQuerySet(QuerySet["Drift"]):
         subjects += [f"customer:{state.customer_id}"] if state.customer_id else []
         whose = Q(integration=state.integration, account=state.account, livemode=state.livemode, subject__in=subjects)
         return self.open().filter(whose | Q(state=state.pk))
+
+    def proposes_link(self, *, integration: str, account: str, livemode: bool, customer_id: UUID) -> bool:
+        """Whether a person is asked, or has just agreed, to link a record there to this customer.
+
+        By the index of customers; nearly always there is none.
+        """
+        rows = self.filter(integration=integration, account=account, livemode=livemode, customer=customer_id)
+        undecided = (Drift.Status.OPEN, Drift.Status.ACCEPTED)
+        return rows.filter(repair=Drift.Repair.LINK, status__in=undecided).exists()
 
     def end_settled(self, state: SyncState, status: str) -> int:
         """End what a synchronisation that ended with ``status`` has mended, or asks a person about itself.

@@ -102,10 +102,11 @@ def missing_record(integration: Integration, records: Sequence[RemoteRecord], *,
 
 def drift_gone(integration: Integration, *, remote_id: str = "", customer_id: Any = None) -> int:
     """No difference was found: what was proposed about it is over."""
+    outcome = "Both sides agree." if remote_id else "It is not missing there, or a link is proposed for it."
     return (
         _of(integration, subject_of(remote_id, customer_id))
         .filter(status=Status.OPEN)
-        .update(status=Status.GONE, ended_at=Now(), outcome="Both sides agree.")
+        .update(status=Status.GONE, ended_at=Now(), outcome=outcome)
     )
 
 

@@ -61,13 +61,17 @@ def record_examine(integration: Integration, remote_id: str, *, call: Call) -> F
 
 
 def unpushed_examine(integration: Integration, customer_id: UUID) -> Finding | None:
-    """Look at a customer that has no record there."""
+    """Look at a customer that has no record there, unless a person is asked whether one that is there is its own."""
     customer = Customer.objects.active().filter(pk=customer_id).first()
     state = SyncState.objects.filter(integration=integration.name, customer=customer_id).first()
     if customer is None or (state is not None and (state.remote_id is not None or is_busy(state))):
         return None
     if state is not None and state.status in (Status.FAILED, Status.CONFLICT):
         # Known, and shown as what it is.
+        return None
+    whose = {"account": integration.account, "livemode": integration.livemode, "customer_id": customer_id}
+    if Drift.objects.proposes_link(integration=integration.name, **whose):
+        # Creating one there would make a second record, and the link impossible.
         return None
     return Finding(
         kind=Kind.MISSING_THERE,

@@ -200,6 +200,10 @@ class Steps:
         return succeeded(item, then=[*then, NewItem(f"unseen:{last}", {"step": "unseen", "after": last})])
 
     def _unpushed(self, item: Item) -> Outcome:
+        if item.data["after"] == FIRST_UUID and self._items("look:", ItemState.PENDING, ItemState.STARTED):
+            # One of those records may turn out to be that of a customer who seems to have none.
+            number = item.data.get("number", 0) + 1
+            return succeeded(item, then=[NewItem(f"unpushed:0:{number}", {**_plain(item.data), "number": number})])
         last, ids = self._chunk(UNPUSHED_SQL, self._values(item))
         then = [_look(customer_id=customer_id) for customer_id in ids or ()]
         if last is None:
@@ -215,9 +219,12 @@ class Steps:
         if finding is None:
             drift_gone(self._integration, remote_id=remote_id, customer_id=customer_id)
             return succeeded(item, "no difference")
-        if finding.kind not in self._only:
+        if finding.kind not in self._only and not self._keeps_one_from_being_made(finding):
             return skipped(item, "not_asked_for", finding.detail)
         return self._mended(item, finding)
+
+    def _keeps_one_from_being_made(self, finding: Finding) -> bool:
+        return finding.repair == Drift.Repair.LINK and Drift.Kind.MISSING_THERE in self._only
 
     def _mended(self, item: Item, finding: Finding) -> Outcome:
         drift = drift_record(self._integration, finding, operation_id=self._operation_id)

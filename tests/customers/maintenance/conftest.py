@@ -45,3 +45,9 @@ def run(name: str, *words: str) -> tuple[int, Any]:
     except SystemExit as exc:
         status = int(exc.code or 0)
     return status, json.loads(written.getvalue())
+
+
+def reconcile(*words: str) -> tuple[int, dict[str, Any]]:
+    """The command's exit status, and what came of it."""
+    status, document = run("stripe_reconcile", *words)
+    return status, document["result"]

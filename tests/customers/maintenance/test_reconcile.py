@@ -15,10 +15,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from customers.integrations import RetryableError
-from customers.models import Conflict, Customer, Drift, ReconcileRun, ReconcileSeen, SyncRequest, SyncState
+from customers.models import Conflict, Customer, Drift, ReconcileSeen, SyncRequest, SyncState
 from customers.reconciling import kinds, steps
-from customers.reconciling.drifts import drift_record, drifts_prune_once
-from customers.reconciling.examining import record_examine
+from customers.reconciling.drifts import drifts_prune_once
 from customers.reconciling.kinds import comparisons_begin_once
 from customers.reconciling.steps import Steps
 from customers.services import customer_create, customer_delete, customer_update
@@ -30,7 +29,7 @@ from operations.long_actions.runner import operation_run, operations_run_once
 from operations.long_actions.steering import operation_start
 from operations.models import Operation, OperationItem
 from tests.children import child_run
-from tests.customers.maintenance.conftest import linked, run, unheard
+from tests.customers.maintenance.conftest import linked, reconcile, run, unheard
 from tests.customers.races import in_threads, wait_until_somebody_waits_for_me
 from tests.customers.stripe.conftest import StripeSide
 from tests.customers.sync.conftest import Died
@@ -74,12 +73,6 @@ def dying_at(step: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Steps, "take", dying)
         operations_run_once(budget=20)
-
-
-def reconcile(*words: str) -> tuple[int, dict[str, Any]]:
-    """The command's exit status, and what came of it."""
-    status, document = run("stripe_reconcile", *words)
-    return status, document["result"]
 
 
 def test_it_finds_nothing_where_both_sides_agree(both: StripeSide) -> None:
@@ -301,102 +294,6 @@ def test_it_names_a_second_record_of_one_customer(both: StripeSide) -> None:
     proposal = Drift.objects.open().get()
     assert (proposal.remote_id, proposal.repair, proposal.destroys) == (copy["id"], "delete_there", True)
     assert "copy" in proposal.why_not
-
-
-@pytest.mark.feature("H6")
-def test_what_it_found_ends_with_the_synchronisation_that_mends_it(both: StripeSide) -> None:
-    customer, remote_id = linked(both, name="Ada")
-    both.sandbox.customer_edit(remote_id, name="Countess")
-    unheard(both)
-    reconcile("--dry-run")
-    assert Drift.objects.open().count() == 1
-
-    SyncState.objects.filter(customer=customer).look_again()
-    both.rest()
-
-    drift = Drift.objects.get()
-    assert (drift.status, drift.outcome) == ("gone", "Both sides agree since a synchronisation.")
-
-
-@pytest.mark.feature("H6")
-def test_what_it_found_ends_when_it_is_changed_back_there(both: StripeSide) -> None:
-    _, remote_id = linked(both, name="Ada")
-    both.sandbox.customer_edit(remote_id, name="Countess")
-    unheard(both)
-    reconcile("--dry-run")
-
-    both.sandbox.customer_edit(remote_id, name="Ada")
-    both.rest()
-
-    assert Drift.objects.get().status == "gone"
-
-
-@pytest.mark.feature("H6")
-def test_what_it_found_is_not_asked_twice_when_it_is_a_conflict(both: StripeSide) -> None:
-    customer, remote_id = linked(both, name="Ada")
-    both.sandbox.customer_edit(remote_id, name="Countess")
-    unheard(both)
-    reconcile("--dry-run")
-
-    customer_update(customer_id=customer.pk, changes={"name": "Ada King"})
-    both.rest()
-
-    assert Conflict.objects.open().get().field == "name"
-    assert Drift.objects.get().outcome == "It is a conflict by now, and decided there."
-
-
-@pytest.mark.feature("H6")
-def test_it_writes_nothing_down_of_a_state_that_moved_since(both: StripeSide) -> None:
-    customer, remote_id = linked(both, name="Ada")
-    both.sandbox.customer_edit(remote_id, name="Countess")
-    unheard(both)
-    integration = StripeIntegration()
-    finding = record_examine(integration, remote_id, call=lambda function: function())
-    assert finding is not None
-
-    SyncState.objects.filter(customer=customer).look_again()
-    both.rest()
-
-    assert drift_record(integration, finding, operation_id=1) is None
-    assert not Drift.objects.exists()
-
-
-@pytest.mark.feature("H6")
-def test_a_missing_one_ends_when_it_is_imported(both: StripeSide) -> None:
-    both.sandbox.customer_add(name="Eve")
-    unheard(both)
-    reconcile("--dry-run")
-
-    run("stripe_import")
-
-    assert Drift.objects.get().outcome == "It was imported."
-
-
-def test_what_it_proposed_ends_when_both_sides_agree(both: StripeSide) -> None:
-    _, remote_id = linked(both, name="Ada")
-    both.sandbox.customer_edit(remote_id, name="Countess")
-    unheard(both)
-    reconcile("--dry-run")
-    both.sandbox.customer_edit(remote_id, name="Ada")
-    unheard(both)
-
-    status, result = reconcile("--dry-run")
-
-    assert (status, result["differences"]) == (0, {})
-    assert Drift.objects.get().status == "gone"
-
-
-def test_finding_it_again_is_one_proposal(both: StripeSide) -> None:
-    _, remote_id = linked(both, name="Ada")
-    both.sandbox.customer_edit(remote_id, name="Countess")
-    unheard(both)
-
-    reconcile("--dry-run")
-    reconcile("--dry-run")
-
-    drift = Drift.objects.get()
-    assert drift.operation_id == Operation.objects.latest("pk").pk
-    assert ReconcileRun.objects.count() == 2
 
 
 @pytest.mark.feature("C7")
