@@ -105,17 +105,18 @@ class OperatingCommand(BaseCommand):
         found: list[Operation] = []
 
         def under_way() -> Operation | None:
-            found.clear()
-            for earlier in Operation.objects.open().filter(kind=self.kind).order_by("pk"):
-                if not self.is_same(earlier.filter, frozen):
-                    continue
-                if options["again"]:
+            rows = Operation.objects.open().filter(kind=self.kind).order_by("pk")
+            same = [earlier for earlier in rows if self.is_same(earlier.filter, frozen)]
+            if options["again"]:
+                for earlier in same:
                     operation_cancel(operation_id=earlier.pk, actor=actor, note="Begun anew.")
-                    continue
-                found.append(earlier)
-                is_new = earlier.state == OperationState.PLANNED
-                return operation_start(operation_id=earlier.pk, actor=actor) if is_new else earlier
-            return None
+                same = []
+            # One that was begun before one that was only planned.
+            found[:] = sorted(same, key=lambda earlier: (earlier.state == OperationState.PLANNED, earlier.pk))[:1]
+            if not found:
+                return None
+            is_new = found[0].state == OperationState.PLANNED
+            return operation_start(operation_id=found[0].pk, actor=actor) if is_new else found[0]
 
         reason = options["reason"] or f"manage.py {type(self).__module__.rpartition('.')[2]}"
         operation = operation_begin(kind=self.kind, filter=filter, reason=reason, actor=actor, under_way=under_way)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet, Value
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.defaultfilters import truncatechars
@@ -22,8 +22,9 @@ from customers.models import Drift, ReconcileRun
 from customers.reconciling.compare_page import compare_page, may_compare
 from customers.reconciling.decisions import drifts_accept, drifts_decline
 from customers.reconciling.documents import drift_fields
+from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
-from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, number_of, record_link, words
+from operations.console import NOTHING, WordsFilter, badge, json_block, number_of, record_link, words
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
@@ -42,7 +43,7 @@ _PLANS: Final = (("Import what only the other side has", "customers.import", {"d
 
 
 @admin.register(Drift)
-class DriftAdmin(RecordAdmin):
+class DriftAdmin(ReadableAdmin):
     """What comparisons of both sides found."""
 
     plural = "differences between both sides"
@@ -55,11 +56,6 @@ class DriftAdmin(RecordAdmin):
     ordering = ("-pk",)
     defer_in_list = ("outcome",)
     actions = ("accept", "decline")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = super().get_queryset(request)
-        found: QuerySet[Any] = rows.annotate(readable=Value(may_read_payload(request)))
-        return found
 
     @admin.display(description="Difference")
     def what(self, row: Drift) -> SafeString:

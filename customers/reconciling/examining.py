@@ -69,8 +69,8 @@ def unpushed_examine(integration: Integration, customer_id: UUID) -> Finding | N
     if state is not None and state.status in (Status.FAILED, Status.CONFLICT):
         # Known, and shown as what it is.
         return None
-    whose = {"account": integration.account, "livemode": integration.livemode, "customer_id": customer_id}
-    if Drift.objects.proposes_link(integration=integration.name, **whose):
+    whose: dict[str, Any] = {"integration": integration.name, "account": integration.account}
+    if Drift.objects.proposes_link(**whose, livemode=integration.livemode, customer_id=customer_id):
         # Creating one there would make a second record, and the link impossible.
         return None
     return Finding(

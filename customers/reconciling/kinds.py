@@ -94,6 +94,9 @@ class Reconcile(Kind):
         steps = len(_WINDOWS) + 1 + states // 500
         return Plan(eligible=steps if self.imports_only else steps + states // CHUNK + customers // CHUNK + 6)
 
+    def under_way(self, frozen: Mapping[str, Any]) -> Operation | None:
+        return comparison_under_way(self, frozen)
+
     def items(self, frozen: Mapping[str, Any], *, after: str, limit: int) -> Sequence[NewItem]:
         if after:
             return []

@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from customers.models import SyncAccount, SyncRequest, SyncState, Webhook
 from customers.sync import conflict_admin  # noqa: F401 - registers itself
 from customers.sync.looking_again import states_look_again
+from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
 from operations.console import (
     NOTHING,
@@ -74,7 +75,7 @@ class WebhookOutcomeFilter(SimpleListFilter):
 
 
 @admin.register(SyncState)
-class SyncStateAdmin(RecordAdmin):
+class SyncStateAdmin(ReadableAdmin):
     """One customer in one integration."""
 
     list_display = ("id", "remote", "customer_link", "state", "failures", "last_error_code", "waiting_since")
@@ -127,7 +128,7 @@ class SyncStateAdmin(RecordAdmin):
 
     @admin.display(description="Agreed by both sides")
     def agreed(self, row: SyncState) -> SafeString | str:
-        return json_block(row.base)
+        return json_block(self.read(row, row.base))
 
     @admin.display(description="Waiting since")
     def waiting_since(self, row: SyncState) -> str:
@@ -157,7 +158,7 @@ class SyncStateAdmin(RecordAdmin):
 
 
 @admin.register(SyncRequest)
-class SyncRequestAdmin(RecordAdmin):
+class SyncRequestAdmin(ReadableAdmin):
     """Writing requests, as they were sent and how they ended."""
 
     list_display = ("id", "state_link", "method", "ended", "sends", "first_sent_at", "resolved_at", "error_code")
@@ -194,11 +195,11 @@ class SyncRequestAdmin(RecordAdmin):
 
     @admin.display(description="Body")
     def body_block(self, row: SyncRequest) -> SafeString | str:
-        return json_block(row.body)
+        return json_block(self.read(row, row.body))
 
 
 @admin.register(Webhook)
-class WebhookAdmin(RecordAdmin):
+class WebhookAdmin(ReadableAdmin):
     """Messages of integrations as they came."""
 
     list_display = ("id", "type", "event_id", "remote_link", "state", "received_at")
@@ -250,7 +251,7 @@ class WebhookAdmin(RecordAdmin):
 
     @admin.display(description="Payload")
     def payload_block(self, row: Webhook) -> SafeString | str:
-        return json_block(row.payload)
+        return json_block(self.read(row, row.payload))
 
 
 @admin.register(SyncAccount)

@@ -19,13 +19,15 @@ from django.utils.safestring import SafeString
 from customers.errors import CustomerError
 from customers.models import Conflict
 from customers.sync.looking_again import states_look_again
+from customers.sync.readable_admin import ReadableAdmin
 from customers.sync.resolutions import Side, conflict_resolve, conflict_sides, conflicts_resolve
 from operations.audit import actor_of
-from operations.console import NOTHING, RecordAdmin, WordsFilter, badge, json_block, number_of, record_link, words
+from operations.console import NOTHING, WordsFilter, badge, json_block, number_of, record_link, words
 from operations.life.links import life_url
 from operations.life.sources import Name
 from operations.models import AuditEntry
 from operations.posted import posted_text
+from outbox.masking import may_read_payload
 
 REASON_LENGTH: Final = 500
 LOOK_AGAIN: Final = "look-again"
@@ -54,7 +56,7 @@ _ADVICE: Final[dict[str, str]] = {
 
 
 @admin.register(Conflict)
-class ConflictAdmin(RecordAdmin):
+class ConflictAdmin(ReadableAdmin):
     """What rules cannot decide."""
 
     list_display = ("id", "customer_link", "question", "which_field", "here", "there", "tone", "opened_at")
@@ -81,11 +83,11 @@ class ConflictAdmin(RecordAdmin):
 
     @admin.display(description="Here")
     def here(self, row: Conflict) -> str:
-        return _short(row.ours)
+        return _short(self.read(row, row.ours))
 
     @admin.display(description="There")
     def there(self, row: Conflict) -> str:
-        return _short(row.theirs)
+        return _short(self.read(row, row.theirs))
 
     @admin.display(description="Status")
     def tone(self, row: Conflict) -> SafeString:
@@ -142,10 +144,11 @@ class ConflictAdmin(RecordAdmin):
             ),
             "is_open": is_open,
             "sides": [
-                ("Agreed before", json_block(conflict.base)),
-                ("Here", json_block(conflict.ours)),
-                ("There", json_block(conflict.theirs)),
+                ("Agreed before", json_block(self.read(conflict, conflict.base))),
+                ("Here", json_block(self.read(conflict, conflict.ours))),
+                ("There", json_block(self.read(conflict, conflict.theirs))),
             ],
+            "masked": not may_read_payload(request),
             "advice": _ADVICE[conflict.kind],
             "takes": conflict_sides(conflict) if is_open else (),
             "may_resolve": self.has_resolve_permission(request),

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
-
-from django.db import connection
+from typing import Any
 
 from dbresilience.transactions import run_in_transaction
 from operations.long_actions.planning import operation_create
-from operations.long_actions.steering import operation_start
+from operations.long_actions.steering import operation_start, turn_take
 from operations.models import Operation
-
-# Who asks for one of a kind waits here until whoever asked before has committed, and so finds what that one began: each
-# statement after this one sees what was committed before it. No constraint can say it, for what is the same differs by
-# kind: of two comparisons the moments up to which they compare are not the same.
-TURN_SQL: Final = "SELECT pg_advisory_xact_lock(hashtextextended('operations.begin.' || %(kind)s, 0))"
 
 
 def operation_begin(
@@ -41,8 +34,7 @@ def operation_begin(
     """
 
     def work() -> Operation:
-        with connection.cursor() as cursor:
-            cursor.execute(TURN_SQL, {"kind": kind})
+        turn_take(kind)
         earlier = under_way()
         if earlier is not None:
             return earlier

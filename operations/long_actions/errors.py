@@ -21,6 +21,14 @@ class OperationStateRefused(ProblemError):
     title = "Not in this state"
 
 
+class OperationUnderWay(ProblemError):
+    """Another operation does just the same already."""
+
+    status = 409
+    code = "operation_under_way"
+    title = "Under way already"
+
+
 class OperationNotAllowed(ProblemError):
     """The caller may not do this kind of operation."""
 

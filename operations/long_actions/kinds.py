@@ -192,6 +192,10 @@ class Kind:
         """Count what the filter matches, writing nothing. It runs within a request."""
         raise NotImplementedError
 
+    def under_way(self, frozen: Mapping[str, Any]) -> Operation | None:
+        """An operation that was begun, is not over and does just the same, where no second one may begin beside it."""
+        return None
+
     def items_query(self, frozen: Mapping[str, Any]) -> ItemsQuery | None:
         """The items as SQL; None for kinds that implement ``items``."""
         return None

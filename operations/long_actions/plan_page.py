@@ -18,6 +18,7 @@ from operations.audit import actor_of
 from operations.errors import ProblemError
 from operations.json_bodies import parsed
 from operations.long_actions.access import may_do, may_steer
+from operations.long_actions.errors import OperationUnderWay
 from operations.long_actions.kinds import Kind, Plan, kind_named, kinds
 from operations.long_actions.planning import REASON_LENGTH, Pace, operation_create, operation_plan
 from operations.long_actions.steering import operation_start
@@ -113,7 +114,10 @@ def _keep(
         errors += _texts(exc)
         return None
     if values["start"] and may_steer(request, "start"):
-        operation_start(operation_id=operation.pk, actor=actor)
+        try:
+            operation_start(operation_id=operation.pk, actor=actor)
+        except OperationUnderWay as exc:
+            messages.warning(request, f"{exc.detail} This one was planned and not started.")
     messages.success(request, f"Planned operation {operation.pk}.")
     return redirect(reverse("admin:operations_operation_change", args=[operation.pk]))
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.db import connection
 from django.db.models.functions import Now
 
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
-from operations.long_actions.errors import OperationNotFound, OperationStateRefused
+from operations.long_actions.errors import OperationNotFound, OperationStateRefused, OperationUnderWay
+from operations.long_actions.kinds import kind_named
 from operations.models import Operation, OperationState
+
+# Who asks for one of a kind waits here until whoever asked before has committed, and so finds what that one began: each
+# statement after this one sees what was committed before it. No constraint can say it, for what is the same differs by
+# kind: of two comparisons the moments up to which they compare are not the same.
+TURN_SQL: Final = "SELECT pg_advisory_xact_lock(hashtextextended('operations.begin.' || %(kind)s, 0))"
 
 _P, _R, _H = OperationState.PLANNED, OperationState.RUNNING, OperationState.PAUSED
 
@@ -30,6 +37,7 @@ def operation_start(*, operation_id: int, actor: str) -> Operation:
     Raises:
         OperationNotFound: there is none.
         OperationStateRefused: it was paused, or has ended.
+        OperationUnderWay: one that does just the same was begun and is not over.
     """
     return operation_steer(verb="start", operation_id=operation_id, actor=actor)
 
@@ -69,6 +77,8 @@ def operation_steer(*, verb: str, operation_id: int, actor: str, note: str = "")
     sources, target, action = _MOVES[verb]
 
     def work() -> Operation:
+        if verb == "start":
+            _refuse_second(operation_id)
         operation = Operation.objects.select_for_update(no_key=True).filter(pk=operation_id).first()
         if operation is None:
             raise OperationNotFound
@@ -83,9 +93,29 @@ def operation_steer(*, verb: str, operation_id: int, actor: str, note: str = "")
     return run_in_transaction(work)
 
 
+def turn_take(kind: str) -> None:
+    """Wait until whoever begins an operation of this kind has committed; nobody else begins one until we have."""
+    with connection.cursor() as cursor:
+        cursor.execute(TURN_SQL, {"kind": kind})
+
+
 def operation_end(operation: Operation, state: OperationState, *, action: str, note: str = "") -> None:
     """The holder's own change of state, in the transaction under way, under the row's lock."""
     _move(operation, state, actor="system", action=action, note=note)
+
+
+def _refuse_second(operation_id: int) -> None:
+    # The turn before the row, as whoever begins one anew: else each could hold what the other waits for.
+    planned = Operation.objects.filter(pk=operation_id, state=_P).first()
+    kind = kind_named(planned.kind) if planned is not None else None
+    if planned is None or kind is None:
+        return
+    turn_take(planned.kind)
+    earlier = kind.under_way(planned.filter)
+    if earlier is not None and earlier.pk != operation_id:
+        refused = OperationUnderWay(f"Operation {earlier.pk} does just that already; it is {earlier.state}.")
+        refused.members["operation"] = earlier.pk
+        raise refused
 
 
 def _move(operation: Operation, state: OperationState, *, actor: str, action: str, note: str) -> None:

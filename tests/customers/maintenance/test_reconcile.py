@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from typing import Any
 
 import pytest
 import stripe
 from django.core.management import call_command
-from django.db import transaction
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -18,7 +16,6 @@ from customers.integrations import RetryableError
 from customers.models import Conflict, Customer, Drift, ReconcileSeen, SyncRequest, SyncState
 from customers.reconciling import kinds, steps
 from customers.reconciling.drifts import drifts_prune_once
-from customers.reconciling.kinds import comparisons_begin_once
 from customers.reconciling.steps import Steps
 from customers.services import customer_create, customer_delete, customer_update
 from customers.stripe.integration import StripeIntegration
@@ -30,7 +27,6 @@ from operations.long_actions.steering import operation_start
 from operations.models import Operation, OperationItem
 from tests.children import child_run
 from tests.customers.maintenance.conftest import linked, reconcile, run, unheard
-from tests.customers.races import in_threads, wait_until_somebody_waits_for_me
 from tests.customers.stripe.conftest import StripeSide
 from tests.customers.sync.conftest import Died
 from zenskar.sandbox.stripe.dashboard import customers_fill
@@ -417,40 +413,6 @@ def test_the_command_leaves_it_to_workers_when_it_is_interrupted(
     assert (ended.value.code, status) == (130, 0)
     assert Operation.objects.get().state == "completed"
     assert "Workers go on" in capsys.readouterr().err
-
-
-@pytest.mark.feature("F4", "C15")
-def test_beat_compares_what_has_a_key_once_at_a_time(both: StripeSide, settings: Settings) -> None:
-    begun = [comparisons_begin_once(), comparisons_begin_once()]
-    settings.STRIPE_API_KEY = ""
-
-    assert (begun, comparisons_begin_once()) == ([1, 1], 0)
-    assert Operation.objects.get().reason == "The daily comparison."
-
-
-@pytest.mark.feature("F4", "C15")
-def test_two_beats_begin_one_comparison(both: StripeSide) -> None:
-    """The second one asks while the first has begun and not committed."""
-    second: list[list[Exception]] = []
-    other = threading.Thread(target=lambda: second.append(in_threads(comparisons_begin_once)))
-
-    with transaction.atomic():
-        comparisons_begin_once()
-        other.start()
-        wait_until_somebody_waits_for_me()
-    other.join(60)
-
-    assert second == [[]]
-    assert Operation.objects.get().state == "running"
-
-
-@pytest.mark.feature("C15")
-def test_a_plan_that_nobody_starts_keeps_no_comparison_from_beginning(both: StripeSide) -> None:
-    operation_create(kind="customers.reconcile", filter={"integration": "stripe"}, reason="see", actor="user:ann")
-
-    comparisons_begin_once()
-
-    assert set(Operation.objects.values_list("state", flat=True)) == {"planned", "running"}
 
 
 @pytest.mark.feature("C15")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import connection
+from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -42,6 +43,34 @@ def filled(side: Side) -> Side:
     side.world.edit(side.state(customer).remote_id or "", name="<b>There</b>")
     side.rest()
     return side
+
+
+VALUES = {
+    SyncState: "ada@example.com",
+    SyncRequest: "ada@example.com",
+    Webhook: "&lt;b&gt;There",
+    Conflict: "&lt;b&gt;There",
+}
+
+
+@pytest.mark.feature("E9", "A16")
+@pytest.mark.parametrize("model", VALUES)
+def test_it_masks_values_for_those_who_may_not_read_them(filled: Side, model: type[Model]) -> None:
+    word = VALUES[model]
+    name = model._meta.model_name
+    row = model._default_manager.earliest("id") if model is SyncRequest else model._default_manager.latest("id")
+    address = reverse(f"admin:customers_{name}_change", args=[row.pk])
+    listed = reverse(f"admin:customers_{name}_changelist")
+
+    seen = {
+        role: client.get(address).content.decode() + client.get(listed).content.decode()
+        for role in ("viewer", "operator")
+        for client in [staff(role)]
+    }
+
+    assert word in seen["operator"]
+    assert word not in seen["viewer"]
+    assert "•••" in seen["viewer"]
 
 
 @pytest.mark.parametrize("page", PAGES)
