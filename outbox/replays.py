@@ -46,6 +46,7 @@ class ReplayDeliveries(Kind):
         "upto": "no later delivery than this number",
         "states": "dead, retrying or both, as a list; dead alone without it",
     }
+    item_page = "admin:outbox_delivery_change"
     filter_example = {"subscriber": "kafka", "since": "2026-03-01T00:00:00Z"}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,6 +163,7 @@ class Kind:
         most_waiting: no batch is begun while so many items wait elsewhere.
         filter_keys: what a filter may name, and what each key means, for people.
         filter_example: a filter that is well-formed.
+        item_page: address in the console, by name, of what an item's key names; empty where it names no page.
         grows: items may name others that follow (``Outcome.then``); the plan's count is a guess until the end.
     """
 
@@ -178,6 +179,7 @@ class Kind:
     most_waiting: ClassVar[int] = 2_000
     filter_keys: ClassVar[Mapping[str, str]] = {}
     filter_example: ClassVar[Mapping[str, Any]] = {}
+    item_page: ClassVar[str] = ""
     grows: ClassVar[bool] = False
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:

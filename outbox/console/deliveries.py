@@ -30,7 +30,7 @@ from outbox.console.records import TONES
 from outbox.deciding import AT_ONCE, deliveries_retry, deliveries_skip
 from outbox.errors import DecisionRefused, InvalidEvent
 from outbox.masking import LARGEST_SHOWN, may_read_payload, payload_masked
-from outbox.models import Delivery, Detour, Replacement, StoredEvent
+from outbox.models import AggregateSequence, Delivery, Detour, Replacement, StoredEvent
 from outbox.models.delivery import OPEN
 from outbox.replacing import delivery_replace
 
@@ -192,6 +192,7 @@ class DeliveryAdmin(RecordAdmin):
             "payload_text": text if small or whole else "",
             "in_the_form": whole and not small and delivery.state in OPEN and may["replace"],
             "detour": detour,
+            "behind": _behind(delivery),
             "waits_behind": detour is not None and detour.next_sequence < delivery.sequence,
             "replacement": Replacement.objects.filter(
                 original_id=delivery.event_id, subscriber=delivery.subscription_id
@@ -200,6 +201,13 @@ class DeliveryAdmin(RecordAdmin):
             "may": may,
             "plan_url": _plan_url(delivery) if may["retry"] and may_steer(request, "plan") else "",
         }
+
+
+def _behind(delivery: Delivery) -> int:
+    """How many events its aggregate has after it."""
+    about = {"aggregate_type": delivery.aggregate_type, "aggregate_id": delivery.aggregate_id}
+    last = AggregateSequence.objects.filter(**about).values_list("sequence", flat=True).first()
+    return max(0, (last or 0) - delivery.sequence)
 
 
 def _plan_url(delivery: Delivery) -> str:

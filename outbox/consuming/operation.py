@@ -44,6 +44,7 @@ class RedriveConsumed(Kind):
         "ids": "numbers of messages, at most 1,000",
         "upto": "the highest number that takes part; by default the newest of now",
     }
+    item_page = "admin:outbox_parkedmessage_change"
     filter_example = {"group": "shipping", "code": "unknown_order"}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:

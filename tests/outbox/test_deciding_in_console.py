@@ -10,6 +10,7 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection, transaction
 from django.test import Client
 
+from operations.long_actions.runner import operations_run_once
 from operations.models import AuditEntry
 from outbox.errors import ErrorClass
 from outbox.models import Delivery, StoredEvent, Subscription
@@ -51,6 +52,7 @@ def test_it_shows_one_failure_with_its_timeline_and_the_same_elsewhere(
     text = client.get(page(dead)).content.decode()
 
     assert "no bad today" in text
+    assert "1 later event of its aggregate waits behind it." in text
     assert text.count("<td>1</td>") == 1
     assert "ann@example.com" in text
     assert "req-7" in text
@@ -59,6 +61,16 @@ def test_it_shows_one_failure_with_its_timeline_and_the_same_elsewhere(
     plan = re.search(r'href="(/admin/operations/operation/plan/[^"]*)"', text)
     assert plan is not None
     assert ">1<" in client.get(html.unescape(plan[1])).content.decode()
+
+
+def test_the_items_of_a_replay_lead_to_their_deliveries(dead: Delivery, staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+    pace = {"reason": "because", "canary": 0, "ramp_seconds": 0, "stop_error_percent": 50, "start": "on"}
+
+    begun = client.post("/admin/operations/operation/plan/", {"kind": "outbox.replay", "filter": "{}", **pace})
+    operations_run_once()
+
+    assert f'<a href="{page(dead)}">{dead.pk}</a>' in client.get(begun["Location"]).content.decode()
 
 
 def test_it_masks_the_payload_and_offers_nothing_to_those_who_may_only_look(

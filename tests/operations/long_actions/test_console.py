@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import html
 import json
+import re
 
 import pytest
 from django.test import Client
@@ -49,6 +51,20 @@ def test_it_shows_progress_that_moves_without_script(acting: Acting, staff_clien
         assert inline_in(answer.content) == []
 
 
+def test_it_is_held_still_for_those_who_use_the_keyboard(acting: Acting, staff_client: MakeClient) -> None:
+    numbers_make(10)
+    client, operation = staff_client("operator"), started()
+
+    following = client.get(page_of(operation), {"items": "failed"}).content.decode()
+    link = re.search(r'href="([^"]*)" autofocus>Hold still<', following)
+    assert link is not None
+    still = client.get(page_of(operation) + html.unescape(link[1])).content.decode()
+
+    assert ('http-equiv="refresh"' in following, 'http-equiv="refresh"' in still) == (True, False)
+    assert ('value="Pause"' in still, "autofocus" in still, ">Follow<" in still) == (True, False, True)
+    assert 'href="?items=failed" aria-current="true"' in still
+
+
 def test_it_pages_items_by_their_state(
     acting: Acting, staff_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,8 +77,8 @@ def test_it_pages_items_by_their_state(
     first = client.get(page_of(operation, "?items=failed"))
     rest = client.get(page_of(operation, f"?items=failed&after={first.context['next_after']}"))
 
-    assert [item.key for item, _ in first.context["items"]] == ["2", "4", "6"]
-    assert [item.key for item, _ in rest.context["items"]] == ["8"]
+    assert [item.key for item, *_ in first.context["items"]] == ["2", "4", "6"]
+    assert [item.key for item, *_ in rest.context["items"]] == ["8"]
     for query in ("?items=x&after=x", "?after=" + "9" * 30, "?after=-1"):
         assert client.get(page_of(operation, query)).status_code == 200
 
