@@ -19,6 +19,7 @@ from operations.overview import Tone
 from operations.posted import posted_text
 from projections.access import RESOLVE, SEE_DETAIL
 from projections.documents import REDACTED
+from projections.failures import FINGERPRINT_LENGTH
 from projections.models import Build, Failure, FailureAttempt, Strategy
 from projections.models.failure import ACTIVE
 from projections.registry import projection_names, projections
@@ -72,7 +73,7 @@ class FailureAdmin(RecordAdmin):
     list_display_links = ("id",)
     list_filter = ("state", ProjectionFilter)
     search_fields = ("id", "event_id")
-    search_help_text = "Id of the failure or of the event, whole"
+    search_help_text = "Id of the failure or of the event, or the fingerprint of what is open, whole"
     ordering = ("-id",)
     defer_in_list = ("message", "traceback")
     actions = ("retry", "skip", "rebuild_aggregate")
@@ -112,6 +113,14 @@ class FailureAdmin(RecordAdmin):
 
     def life_of(self, record: Failure) -> Name:
         return Name("event", str(record.event_id))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if len(search_term.strip()) == FINGERPRINT_LENGTH:
+            # By projections_failure_kind. Asked for beside ids it would be looked for in all rows.
+            return queryset.filter(fingerprint=search_term.strip(), state__in=ACTIVE), False
+        return super().get_search_results(request, queryset, search_term)
 
     @admin.action(description="Try again now", permissions=["resolve"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Failure]) -> None:

@@ -15,6 +15,8 @@ from projections.projection import Projection
 LADDER: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each retry; after the last one a person decides."""
 
+FINGERPRINT_LENGTH: Final = 32
+
 _VARYING: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b\w*\d\w*\b|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
 
 # One statement for a first failure and for a failed retry: the failure, its attempt, and the detour of its aggregate.
@@ -123,7 +125,7 @@ def failures_record(
 def _fingerprint(projection: Projection, failed: Failed) -> str:
     """The same for failures that differ only in ids, numbers and quoted values."""
     parts = [projection.name, failed.event.type, failed.error_class, failed.code, _VARYING.sub("?", failed.message)]
-    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:32]
+    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 def _plain(text: str) -> str:

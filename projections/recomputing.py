@@ -19,6 +19,7 @@ from outbox.retention import log_is_whole
 from projections.applying import Aggregate, events_apply
 from projections.batches import aggregates_waiting
 from projections.models import Build
+from projections.models.failure import PUT_RIGHT
 from projections.projection import Batch, Projection
 from projections.retries import passed_over
 
@@ -31,6 +32,7 @@ class Recomputed(Enum):
     DONE = "done"
     GONE = "the first events of it were removed by retention"
     WAITS = "waits behind a failure"
+    KEPT = "keeps what a person put right"
     FAILED = "an event of it cannot be applied any more"
 
 
@@ -39,7 +41,7 @@ class _Failed(Exception):
 
 
 def aggregates_recompute(
-    projection: Projection, build: Build, aggregates: Iterable[Aggregate]
+    projection: Projection, build: Build, aggregates: Iterable[Aggregate], *, keeps_put_right: bool = True
 ) -> dict[Aggregate, Recomputed]:
     """Compute the rows of aggregates anew; the caller holds the lock of the build's row, in a transaction.
 
@@ -49,6 +51,8 @@ def aggregates_recompute(
         projection: keyed by the aggregates' type.
         build: as it was read under its lock.
         aggregates: which.
+        keeps_put_right: leave alone what a person put right, by hand or with a compensation: it does not follow from
+            the log, and would be lost.
     """
     wanted = set(aggregates)
     waiting = aggregates_waiting(build.pk, wanted)
@@ -64,6 +68,12 @@ def aggregates_recompute(
     rest = [one for one in rest if one not in gone]
     events = {one: events[one] for one in rest}
     held_back = passed_over(build.pk, [event for one in rest for event in events[one]])
+    if keeps_put_right:
+        put_right = {event for event, strategy in held_back.items() if strategy in PUT_RIGHT}
+        kept = [one for one in rest if any(event.id in put_right for event in events[one])]
+        result |= dict.fromkeys(kept, Recomputed.KEPT)
+        rest = [one for one in rest if one not in result]
+        events = {one: events[one] for one in rest}
     events = {one: [event for event in found if event.id not in held_back] for one, found in events.items()}
     if _all_or_none(projection, build, events):
         return result | dict.fromkeys(rest, Recomputed.DONE)

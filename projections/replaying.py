@@ -144,7 +144,8 @@ class ReplayKind(Kind):
             # What is beyond the checkpoint is applied anyway, and no item computes it anew.
             end = min(upto, build.cursor)
             aggregates = _touched(projection, item.data["from"], min(item.data["to"], end), end)
-        found = aggregates_recompute(projection, build, aggregates)
+        # Whoever names one aggregate means its rows as well; a range means what is in it by chance.
+        found = aggregates_recompute(projection, build, aggregates, keeps_put_right="aggregate" not in item.data)
         counts = {what: sum(one is what for one in found.values()) for what in Recomputed}
         text = ", ".join(f"{count} {what.value}" for what, count in counts.items() if count) or "nothing to do"
         if counts[Recomputed.FAILED] or counts[Recomputed.GONE]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import connection
+import structlog
+from django.db import Error, connection, transaction
 from django.db.models.functions import Now
 
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.errors import FieldError, ProblemError
+from outbox.failures import is_database_trouble
 from outbox.models import StoredEvent
 from outbox.reading import Waiting, aggregates_read
 from outbox.retention import log_is_whole
@@ -18,6 +20,8 @@ from projections.models.build import FED
 from projections.models.failure import ACTIVE
 from projections.projection import Batch, Projection
 from projections.registry import projection_named
+
+log = structlog.get_logger(__name__)
 
 
 class FailureNotFound(ProblemError):
@@ -44,6 +48,14 @@ class StrategyRefused(ProblemError):
     title = "Strategy refused"
 
 
+class CompensationFailed(ProblemError):
+    """The function that was to be called raised an error. Nothing was changed."""
+
+    status = 409
+    code = "compensation_failed"
+    title = "Compensation failed"
+
+
 def failure_resolve(*, failure_id: int, strategy: str, actor: str, note: str = "", compensation: str = "") -> Failure:
     """Decide what becomes of a failure. Its aggregate goes on with the runner's next round.
 
@@ -58,6 +70,7 @@ def failure_resolve(*, failure_id: int, strategy: str, actor: str, note: str = "
         FailureNotFound: there is none.
         AlreadyResolved: it was resolved before.
         StrategyRefused: there is no such strategy, or it lacks what it needs.
+        CompensationFailed: the registered function raised.
     """
     return run_in_transaction(lambda: _resolve(failure_id, strategy, actor, note.strip(), compensation))
 
@@ -148,10 +161,18 @@ def _compensate(projection: Projection, build: Build, failure: Failure, name: st
         raise _refused(f"Choose one of {', '.join(sorted(known))}.", "/compensation")
     aggregate = failure.aggregate_type, failure.aggregate_id
     read = aggregates_read([Waiting(*aggregate, failure.sequence, build.cursor)], 1, projection.topics)
-    known[name](Batch(read[aggregate][0], build.pk))
-    # A constraint that complains later would let the operator believe that it worked.
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    try:
+        with transaction.atomic():
+            known[name](Batch(read[aggregate][0], build.pk))
+            # A constraint that complains later would let the operator believe that it worked.
+            with connection.cursor() as cursor:
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except Exception as exc:
+        if isinstance(exc, Error) and is_database_trouble(exc):
+            raise
+        log.warning("projection_compensation_failed", failure=failure.pk, compensation=name, exc_info=exc)
+        # What it said may quote rows.
+        raise CompensationFailed(f"The function {name} raised {type(exc).__name__}; nothing was changed.") from exc
     return name
 
 

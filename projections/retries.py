@@ -61,7 +61,7 @@ UPDATE projections_detour t SET next_sequence = g.next_sequence, due = clock_tim
 FINISH_SQL: Final = "DELETE FROM projections_detour WHERE id = ANY (%(ids)s::bigint[])"
 # Events that a person decided to go on without; a rebuild of their aggregate goes on without them too.
 PASSED_OVER_SQL: Final = """
-SELECT event_id FROM projections_failure
+SELECT event_id, strategy FROM projections_failure
  WHERE build_id = %(build)s AND event_id = ANY (%(events)s::bigint[]) AND state = 'resolved'
    AND strategy IN ('skip', 'manual_fix', 'compensate')
 """
@@ -196,8 +196,8 @@ def _settle(held: HeldBuild, served: Sequence[Serving], failures: Sequence[Faile
         cursor.execute(FINISH_SQL, {"ids": finished})
 
 
-def passed_over(build_id: int, events: Sequence[Event]) -> set[int]:
-    """The ids of those events that a person decided to go on without."""
+def passed_over(build_id: int, events: Sequence[Event]) -> dict[int, str]:
+    """The ids of those events that a person decided to go on without, each with the strategy."""
     with connection.cursor() as cursor:
         cursor.execute(PASSED_OVER_SQL, {"build": build_id, "events": [event.id for event in events]})
-        return {row[0] for row in cursor.fetchall()}
+        return dict(cursor.fetchall())

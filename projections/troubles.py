@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
-from django.db.models import Count, Max, Min
+from django.db import connection
 from django.urls import reverse
 
 from operations.errors import ProblemError
-from operations.troubles.rows import ids_as_numbers, rows_wanted
+from operations.troubles.rows import hours_of, ids_as_numbers, rows_wanted
 from operations.troubles.sources import COUNTED_AT_MOST, RETRIED_AT_ONCE, Trouble, TroubleGroup, TroubleSource
 from projections.access import RESOLVE
 from projections.models import Failure, FailureState, Strategy
 from projections.resolving import failure_resolve
 
-GROUPS_AT_MOST: Final = 100
+# The kinds of what waits for a person, by the partial index of what is active; what it said stays unread.
+GROUPS_SQL: Final = """
+SELECT f.fingerprint, f.projection, f.event_type, f.error_class, f.code, count(*), min(f.first_failed_at),
+       max(f.last_failed_at), max(f.id),
+       array_agg(floor(extract(epoch FROM statement_timestamp() - f.first_failed_at) / 3600)::int)
+         FILTER (WHERE f.first_failed_at > statement_timestamp() - interval '24 hours')
+  FROM (SELECT id, fingerprint, projection, event_type, error_class, code, first_failed_at, last_failed_at
+          FROM projections_failure
+         WHERE state = 'manual' AND fingerprint = COALESCE(%(fingerprint)s, fingerprint)
+         ORDER BY id DESC LIMIT %(most)s) f
+ GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC, 1 LIMIT 100
+"""
 
 
 class ManualFailures(TroubleSource):
@@ -34,26 +46,23 @@ class ManualFailures(TroubleSource):
         return {"manual": rows[:COUNTED_AT_MOST].count()}
 
     def groups(self, *, fingerprint: str | None = None) -> Sequence[TroubleGroup]:
-        newest = Failure.objects.filter(state=FailureState.MANUAL)
-        if fingerprint is not None:
-            newest = newest.filter(fingerprint=fingerprint)
-        rows = Failure.objects.filter(pk__in=newest.order_by("-pk").values("pk")[:COUNTED_AT_MOST])
-        grouped = rows.values("fingerprint", "projection", "event_type", "error_class", "code").annotate(
-            count=Count("pk"), first=Min("first_failed_at"), last=Max("last_failed_at"), sample=Max("pk")
-        )
-        return [
-            TroubleGroup(
-                fingerprint=row["fingerprint"],
-                title=f"{row['projection']}: {row['code']}, {row['event_type']}",
-                count=row["count"],
-                first_seen=row["first"],
-                last_seen=row["last"],
-                code=row["code"],
-                message=f"Events of the type {row['event_type']} cannot be applied ({row['error_class']}).",
-                sample_id=str(row["sample"]),
-            )
-            for row in grouped.order_by("-count", "fingerprint")[:GROUPS_AT_MOST]
-        ]
+        values: dict[str, Any] = {"fingerprint": fingerprint, "most": COUNTED_AT_MOST}
+        with connection.cursor() as cursor:
+            cursor.execute(GROUPS_SQL, values)
+            return [
+                TroubleGroup(
+                    fingerprint=row[0],
+                    title=f"{row[1]}: {row[4]}, {row[2]}",
+                    count=row[5],
+                    first_seen=row[6],
+                    last_seen=row[7],
+                    code=row[4],
+                    message=f"Events of the type {row[2]} cannot be applied ({row[3]}).",
+                    sample_id=str(row[8]),
+                    hours=hours_of(row[9]),
+                )
+                for row in cursor.fetchall()
+            ]
 
     def troubles(
         self, *, fingerprint: str | None = None, ids: Sequence[str] | None = None, after: str = "", limit: int = 50
@@ -85,3 +94,7 @@ class ManualFailures(TroubleSource):
                 continue
             done.append(str(number))
         return done
+
+    def list_url(self, fingerprint: str) -> str:
+        # A search by fingerprint.
+        return f"{reverse('admin:projections_failure_changelist')}?q={quote(fingerprint)}"

@@ -16,8 +16,8 @@ from operations.errors import ProblemError
 from outbox.events import Event
 from outbox.ordered import ordered_read
 from outbox.retention import log_is_whole
-from projections.models import Build, BuildState, Detour, Failure
-from projections.models.failure import PASSED_OVER
+from projections.models import Build, BuildState, Detour, Failure, FailureState
+from projections.models.failure import PASSED_OVER, PUT_RIGHT
 from projections.projection import Projection, Rows, Table
 from projections.registry import projection_named
 
@@ -66,6 +66,8 @@ class Verified:
         rows: how many rows should be there.
         count: how many rows differ.
         differences: the first of them.
+        put_right: events in place of which a person put rows right, by hand or with a compensation. Those rows do not
+            follow from the log, and differ.
     """
 
     projection: str
@@ -75,6 +77,7 @@ class Verified:
     rows: int = 0
     count: int = 0
     differences: list[Difference] = field(default_factory=list)
+    put_right: int = 0
 
 
 def projection_verify(*, name: str, build_id: int | None = None) -> Verified:
@@ -102,6 +105,8 @@ def projection_verify(*, name: str, build_id: int | None = None) -> Verified:
         projection = projection_named(name, build.version)
         found = Verified(name, build.pk, build.cursor)
         expected = projection.expected(_count(events_applied(projection, build), found))
+        decided = Failure.objects.filter(build=build, state=FailureState.RESOLVED, strategy__in=PUT_RIGHT)
+        found.put_right = decided.count()
         for table in projection.tables:
             _compare(table, build.pk, expected.get(table.name, {}), found)
         return found

@@ -148,8 +148,8 @@ def _ratio(name: str, found: dict[str, list[float]], over: str, under: str, goal
 def _cost(over: list[Built], under: list[Built]) -> tuple[float, str]:
     """Processor time of an event, of another's, and what it is made of."""
     first, second = (statistics.median(one.microseconds for one in side) for side in (over, under))
-    rates = [f"{one.rate:,.0f}" for one in (*under, *over)]
-    return first / second, f"{first:.1f} us of {second:.1f}; events/s in turn {', '.join(rates)}"
+    rates = [", ".join(f"{one.rate:,.0f}" for one in side) for side in (under, over)]
+    return first / second, f"{first:.1f} us of {second:.1f}; events/s alone {rates[0]}, behind them {rates[1]}"
 
 
 def _speed(name: str, values: list[float], goal: float) -> Row:

@@ -71,18 +71,22 @@ def catch_up_like_peer(events: int) -> Built:
 
 
 def catch_up_after(old: int, *, events: int, runs: int) -> tuple[list[Built], list[Built]]:
-    """Catching up in a log of nothing else, and then behind so many events; those are written once."""
-    alone = []
-    for _ in range(runs):
-        prepare("ByBatch", events=events)
-        alone.append(_run(events, 1))
+    """Catching up in a log of nothing else, behind so many events, which are written once, and alone again: so that a
+    machine that grows faster or slower meanwhile favours neither side."""
+    alone = [_alone(events) for _ in range(runs)]
     prepare("ByBatch", events=events, old=old)
     behind = [_run(events, 1)]
-    while len(behind) < runs:
+    while len(behind) < 2 * runs:
         load.publish_all(load.keys("uniform", events))
         _sequence()
         behind.append(_run(events, 1))
+    alone += [_alone(events) for _ in range(runs)]
     return alone, behind
+
+
+def _alone(events: int) -> Built:
+    prepare("ByBatch", events=events)
+    return _run(events, 1)
 
 
 def _run(events: int, builds: int) -> Built:

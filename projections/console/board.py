@@ -23,6 +23,7 @@ from operations.models import Operation
 from operations.posted import posted_text
 from projections import rebuilding
 from projections.access import REBUILD, REPLAY, RESET
+from projections.comparing import rebuild_compare
 from projections.console.sparkline import MINUTES, sparkline
 from projections.errors import UnknownProjection
 from projections.health import BuildHealth, Status, builds_health
@@ -126,19 +127,29 @@ def _act(request: HttpRequest, name: str) -> HttpResponse | dict[str, Any]:
 
 
 def _replay_plan(request: HttpRequest, name: str) -> dict[str, Any]:
-    given = _range(request)
-    frozen, plan = operation_plan(kind=ReplayKind.name, filter={"projection": name, **given})
+    given, only = _range(request), _aggregate(request, name)
+    wanted = {"projection": name, **given}
+    if only is not None:
+        wanted |= {"aggregate_type": only[0], "aggregate_id": only[1]}
+    frozen, plan = operation_plan(kind=ReplayKind.name, filter=wanted)
+    given |= {one: posted_text(request, one) for one in ("aggregate_id", "rate", "reason")}
     return {"plan": plan, "frozen": frozen, "given": given}
 
 
 def _replay(request: HttpRequest, name: str) -> str:
-    given = _range(request)
-    operation = replay_start(name=name, actor=actor_of(request), reason=posted_text(request, "reason"), **given)
+    operation = replay_start(
+        name=name,
+        actor=actor_of(request),
+        aggregate=_aggregate(request, name),
+        rate=_rate(request),
+        reason=posted_text(request, "reason"),
+        **_range(request),
+    )
     return f"Operation {operation.pk} is under way."
 
 
 def _compare(request: HttpRequest, name: str) -> dict[str, Any]:
-    return {"comparison": rebuilding.rebuild_compare(name=name)}
+    return {"comparison": rebuild_compare(name=name)}
 
 
 def _start(request: HttpRequest, name: str) -> str:
@@ -146,7 +157,13 @@ def _start(request: HttpRequest, name: str) -> str:
     return f"Build {build.pk} is being filled; readers go on with the one that they have."
 
 
-def _switch(request: HttpRequest, name: str) -> str:
+def _switch(request: HttpRequest, name: str) -> str | dict[str, Any]:
+    # As the command does: whoever has not seen the differences does not switch to them.
+    if not request.POST.get("accept"):
+        comparison = rebuild_compare(name=name)
+        if not comparison.is_same:
+            messages.warning(request, "They differ; readers still see the old build.")
+            return {"comparison": comparison}
     return f"Readers see build {rebuilding.rebuild_switch(name=name, actor=actor_of(request)).pk}."
 
 
@@ -201,13 +218,24 @@ def _number(name: str, text: str) -> int:
         raise ValidationError({name: ["A whole number."]}) from exc
 
 
+def _aggregate(request: HttpRequest, name: str) -> tuple[str, str] | None:
+    given = posted_text(request, "aggregate_id")
+    return (projection_named(name).keyed_by or "", given) if given else None
+
+
+def _rate(request: HttpRequest) -> float | None:
+    given = posted_text(request, "rate")
+    try:
+        return float(given) if given else None
+    except ValueError as exc:
+        raise ValidationError({"rate": ["A number of items a second."]}) from exc
+
+
 def _groups(build: int) -> list[dict[str, Any]]:
     """Active failures by kind, the largest first; at most GROUPED_AT_MOST are looked at."""
     newest = Failure.objects.filter(build=build, state__in=ACTIVE).order_by("-pk").values("pk")[:GROUPED_AT_MOST]
     rows = Failure.objects.filter(pk__in=newest).values("fingerprint", "event_type", "error_class", "code")
-    counted = rows.annotate(
-        count=Count("pk"), first=Min("first_failed_at"), last=Max("last_failed_at"), example=Max("pk")
-    )
+    counted = rows.annotate(count=Count("pk"), first=Min("first_failed_at"), last=Max("last_failed_at"))
     return [dict(row) for row in counted.order_by("-count", "fingerprint")[:GROUPS_AT_MOST]]
 
 

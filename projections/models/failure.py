@@ -37,6 +37,8 @@ class Strategy(models.TextChoices):
 
 ACTIVE: Final = [FailureState.RETRYING, FailureState.MANUAL]
 PASSED_OVER: Final = [Strategy.SKIP, Strategy.MANUAL_FIX, Strategy.COMPENSATE]
+PUT_RIGHT: Final = [Strategy.MANUAL_FIX, Strategy.COMPENSATE]
+"""Those after which rows hold what does not follow from the log."""
 
 
 class Failure(models.Model):

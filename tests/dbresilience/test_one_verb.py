@@ -27,6 +27,7 @@ ARGUED: Final = {
     "projections/applying.py": "a savepoint inside the one that settles",
     "projections/builds.py": "part of a pass, which comes again in a moment",
     "projections/recomputing.py": "a savepoint inside the caller's",
+    "projections/resolving.py": "a savepoint around a function of the projection's",
     "projections/sampling.py": "part of a pass, which comes again in a moment",
     "projections/tables.py": "a savepoint",
     "customers/readmodels/views.py": "reads alone, and sets what holds for that one query",

@@ -11,6 +11,7 @@ from operations.long_actions.runner import operations_run_once
 from operations.models import AuditEntry, Operation
 from projections.documents import REDACTED
 from projections.models import Build, Failure
+from projections.projection import Batch
 from projections.runner import projections_run_once
 from tests.customers.conftest import Api
 from tests.operations.conftest import MakeClient
@@ -155,6 +156,50 @@ def test_it_resolves_a_failure(operator: Api, failing: Failure) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "already_resolved")
     assert accounts()["bad"] == (1, 2)
     assert AuditEntry.objects.filter(action="projection_failure.resolved").count() == 1
+
+
+@pytest.mark.feature("E7")
+@pytest.mark.parametrize(
+    ("body", "state", "rows"),
+    [
+        ({"compensation_strategy": "compensate", "compensation": "credit_one"}, "resolved", (2, 2)),
+        ({"compensation_strategy": "compensate", "note": "as agreed"}, "resolved", (2, 2)),
+        ({"compensation_strategy": "rebuild_aggregate"}, "retrying", (6, 2)),
+    ],
+)
+def test_it_resolves_with_a_function_and_with_rows_computed_anew(
+    operator: Api, failing: Failure, body: Any, state: str, rows: tuple[int, int]
+) -> None:
+    def mend(batch: Batch) -> None:
+        events = [
+            event._replace(payload_text='{"amount": 5}') if event.payload["amount"] < 0 else event for event in batch
+        ]
+        object.__setattr__(batch, "events", events)
+
+    Totals.before = staticmethod(mend)
+
+    answer = operator.post(f"{ADMIN}/failures/{failing.pk}/resolve", body)
+    projections_run_once()
+
+    assert (answer.status_code, answer.json()["state"]) == (200, state)
+    assert accounts()["bad"] == rows
+    failing.refresh_from_db()
+    assert (failing.state, failing.strategy) == ("resolved", body["compensation_strategy"])
+
+
+@pytest.mark.feature("E7")
+def test_it_tells_that_a_function_raised(operator: Api, failing: Failure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def credit(projection: Totals, batch: Batch) -> None:
+        raise ValueError("private@example.com")
+
+    monkeypatch.setattr(Totals, "_credit_one", credit)
+
+    answer = operator.post(f"{ADMIN}/failures/{failing.pk}/resolve", {"compensation_strategy": "compensate"})
+
+    failing.refresh_from_db()
+    assert (answer.status_code, answer.json()["code"]) == (409, "compensation_failed")
+    assert "private" not in answer.content.decode()
+    assert failing.state == "retrying"
 
 
 @pytest.mark.feature("E7")

@@ -25,8 +25,9 @@ from outbox.retention import partitions_prune
 from outbox.sequencing import Sequencer
 from projections.beginning import LogNotWhole, log_done_through
 from projections.checks import check_projections
+from projections.comparing import rebuild_compare
 from projections.models import Build, Failure
-from projections.rebuilding import rebuild_compare, rebuild_start, rebuild_switch
+from projections.rebuilding import rebuild_start, rebuild_switch
 from projections.resetting import projection_reset, reset_token
 from projections.resolving import failure_resolve
 from projections.runner import projections_run_once

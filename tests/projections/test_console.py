@@ -9,7 +9,9 @@ from django.urls import reverse
 from operations.long_actions.runner import operations_run_once
 from operations.models import AuditEntry, Operation
 from projections.models import Build, Failure
+from projections.projection import Batch
 from projections.runner import projections_run_once
+from projections.troubles import ManualFailures
 from tests.operations.conftest import MakeClient
 from tests.projections.conftest import accounts, deposit, live, publish_deposits
 from tests.projections.models_of_tests import Totals
@@ -93,6 +95,45 @@ def test_an_operator_rebuilds_compares_switches_and_goes_back(failing: Failure, 
     assert set(AuditEntry.objects.values_list("actor", flat=True)) == {"user:operator"}
 
 
+def test_nobody_switches_to_differences_without_having_seen_them(failing: Failure, staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE test_totals SET total = 77 WHERE account = 'a'")
+    old = live().pk
+    client.post(PAGE, {"action": "rebuild"})
+    projections_run_once()
+
+    shown = client.post(PAGE, {"action": "switch"}).content.decode()
+    kept = live().pk
+    client.post(PAGE, {"action": "switch", "accept": "differences"})
+
+    assert "They differ; readers still see the old build." in shown
+    assert "Switch although they differ" in shown
+    assert kept == old != live().pk
+    assert accounts()["a"] == (3, 1)
+
+
+def test_an_operator_replays_one_aggregate_at_a_rate(failing: Failure, staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE test_totals SET total = 77")
+    asked = {"aggregate_id": "a", "rate": "50", "reason": "damaged by hand"}
+
+    dry = client.post(PAGE, {"action": "replay_plan", **asked}).content.decode()
+    refused = client.post(PAGE, {"action": "replay", **asked, "rate": "fast"}, follow=True).content.decode()
+    client.post(PAGE, {"action": "replay", **asked})
+    while operations_run_once():
+        pass
+    page = client.get(PAGE).content.decode()
+
+    assert "<strong>1</strong> item, account a alone. Nothing was done." in dry
+    assert 'value="50"' in dry and 'value="damaged by hand"' in dry
+    assert "A number of items a second." in refused
+    assert Operation.objects.get().rate == 50
+    assert "completed, account a alone" in page
+    assert accounts() == {"a": (3, 1), "b": (77, 1)}
+
+
 def test_an_operator_replays_after_a_dry_run(failing: Failure, staff_client: MakeClient) -> None:
     client = staff_client("operator")
     with connection.cursor() as cursor:
@@ -107,7 +148,7 @@ def test_an_operator_replays_after_a_dry_run(failing: Failure, staff_client: Mak
     nothing = client.post(PAGE, {"action": "replay_plan"}).content.decode()
     page = client.get(PAGE).content.decode()
 
-    assert f"<strong>1</strong> items, positions {first} to" in dry
+    assert f"<strong>1</strong> item, positions {first} to" in dry
     assert "<strong>0</strong> items, nothing after the checkpoint." in nothing
     assert reverse("admin:operations_operation_change", args=[Operation.objects.get().pk]) in page
     assert damaged["a"] == (77, 1)
@@ -164,6 +205,51 @@ def test_a_viewer_sees_a_failure_without_its_message(failing: Failure, staff_cli
     assert "IntegrityError" in page and "test_totals_floor" not in page
     assert "<select" not in page.split('id="content"')[1]
     assert failing.state == "retrying"
+
+
+def test_a_kind_of_failure_leads_to_the_list_in_which_all_of_it_is_decided(
+    totals: type[Totals], staff_client: MakeClient
+) -> None:
+    publish_deposits(*[deposit(f"bad{n}", -500) for n in range(3)], deposit("odd", type="exploded"))
+    projections_run_once()
+    Failure.objects.update(state="manual", next_retry_at=None)
+    kind = Failure.objects.get(aggregate_id="bad1").fingerprint
+    client = staff_client("operator")
+    address = f"/admin/projections/failure/?q={kind}"
+
+    (group,) = ManualFailures().groups(fingerprint=kind)
+    page = client.get(PAGE).content.decode()
+    trouble = client.get(f"/admin/troubles/group/?source=read_models&group={kind}").content.decode()
+    told = client.post(
+        address,
+        {
+            "action": "skip",
+            "_selected_action": list(Failure.objects.filter(fingerprint=kind).values_list("pk", flat=True)),
+            "reason": "a test",
+        },
+        follow=True,
+    ).content.decode()
+
+    assert (group.count, group.hours[-1], sum(group.hours)) == (3, 3, 3)
+    assert f'href="{address}"' in page and f'href="{address}"' in trouble
+    assert "bad1" in client.get("/admin/projections/failure/").content.decode()
+    assert "3 go on." in told
+    assert Failure.objects.exclude(state="resolved").get().aggregate_id == "odd"
+
+
+@pytest.mark.feature("E3")
+def test_it_shows_that_a_function_raised(
+    failing: Failure, staff_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def credit(projection: Totals, batch: Batch) -> None:
+        raise ValueError("private@example.com")
+
+    monkeypatch.setattr(Totals, "_credit_one", credit)
+    path = f"/admin/projections/failure/{failing.pk}/change/"
+
+    answer = staff_client("operator").post(path, {"strategy": "compensate"}, follow=True)
+
+    assert "The function credit_one raised ValueError; nothing was changed." in answer.content.decode()
 
 
 def test_nothing_is_skipped_from_the_list_without_a_reason(failing: Failure, staff_client: MakeClient) -> None:

@@ -7,14 +7,14 @@ from django.conf import LazySettings
 from django.db import connection
 
 from operations.models import AuditEntry
+from projections.catching_up import NotCaughtUp
+from projections.comparing import rebuild_compare
 from projections.models import Build, Failure
 from projections.projection import Batch
 from projections.rebuilding import (
     NoSuchBuild,
-    NotCaughtUp,
     RebuildRunning,
     rebuild_cancel,
-    rebuild_compare,
     rebuild_lag,
     rebuild_retire,
     rebuild_rollback,
@@ -121,7 +121,7 @@ def test_it_catches_up_what_is_missing_while_it_switches(totals: type[Totals]) -
 
 
 def test_it_does_not_let_readers_see_the_past(totals: type[Totals], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("projections.rebuilding.CLOSE", 10)
+    monkeypatch.setattr("projections.catching_up.CLOSE", 10)
     publish_deposits(*["a"] * 300)
     projections_run_once()
     rebuild_start(name="totals", actor=ANN)

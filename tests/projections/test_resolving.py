@@ -10,7 +10,13 @@ from operations.errors import ProblemError
 from operations.models import AuditEntry
 from projections.models import Detour, Failure
 from projections.projection import Batch
-from projections.resolving import AlreadyResolved, FailureNotFound, StrategyRefused, failure_resolve
+from projections.resolving import (
+    AlreadyResolved,
+    CompensationFailed,
+    FailureNotFound,
+    StrategyRefused,
+    failure_resolve,
+)
 from projections.runner import projections_run_once
 from tests.customers.races import in_threads
 from tests.projections.conftest import accounts, deposit, live, publish_deposits
@@ -104,6 +110,43 @@ def test_it_calls_a_registered_function_in_place_of_the_event(failed: Failure) -
     failed.refresh_from_db()
     assert accounts()["bad"] == (14, 4)
     assert failed.resolution == "credit_one"
+
+
+def test_it_changes_nothing_when_the_function_raises(failed: Failure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_done(projection: Totals, batch: Batch) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE test_totals SET total = 99 WHERE account = 'bad'")
+        raise ValueError("private@example.com")
+
+    monkeypatch.setattr(Totals, "_credit_one", half_done)
+
+    with pytest.raises(CompensationFailed, match="credit_one raised ValueError; nothing was changed") as refused:
+        resolve(failed, "compensate")
+
+    failed.refresh_from_db()
+    assert "private" not in refused.value.detail
+    assert (failed.state, failed.strategy) == ("retrying", "")
+    assert accounts()["bad"] == (10, 1)
+    assert not AuditEntry.objects.exists()
+
+
+def test_it_blames_no_function_for_a_deadlock(failed: Failure, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    credit = Totals._credit_one
+
+    def deadlocked_once(projection: Totals, batch: Batch) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END $$")
+        credit(projection, batch)
+
+    monkeypatch.setattr(Totals, "_credit_one", deadlocked_once)
+
+    resolve(failed, "compensate")
+
+    assert len(calls) == 2
+    assert accounts()["bad"] == (11, 2)
 
 
 def test_it_computes_the_rows_of_the_aggregate_anew(failed: Failure) -> None:

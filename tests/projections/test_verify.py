@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+from django.core.management import call_command
 from django.db import connection
 
 from projections.models import Build, Failure
@@ -8,6 +11,7 @@ from projections.resolving import failure_resolve
 from projections.runner import projections_run_once
 from projections.verifying import projection_verify
 from tests.projections.conftest import deposit, publish_deposits
+from tests.projections.models_of_tests import Totals
 
 pytestmark = [pytest.mark.feature("H3")]
 
@@ -54,3 +58,17 @@ def test_it_finds_what_is_wrong(both: None, damage: str, found: str) -> None:
 def test_it_needs_something_built(both: None) -> None:
     with pytest.raises(Build.DoesNotExist):
         projection_verify(name="totals")
+
+
+def test_it_says_that_a_person_put_rows_right(totals: type[Totals]) -> None:
+    publish_deposits(deposit("bad", -1000))
+    projections_run_once()
+    failure_resolve(failure_id=Failure.objects.get().pk, strategy="compensate", actor="user:ann")
+    projections_run_once()
+    out = StringIO()
+
+    with pytest.raises(SystemExit):
+        call_command("projection_verify", "totals", stdout=out)
+
+    assert "test_totals (bad): unexpected" in out.getvalue()
+    assert "1 event of it put right by a person" in out.getvalue()

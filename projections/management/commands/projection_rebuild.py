@@ -9,11 +9,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from operations.errors import ProblemError
 from operations.shell import counted, shell_actor
+from projections.comparing import Comparison, rebuild_compare
 from projections.models import Build, BuildState
 from projections.rebuilding import (
-    Comparison,
     rebuild_cancel,
-    rebuild_compare,
     rebuild_lag,
     rebuild_retire,
     rebuild_rollback,

@@ -49,4 +49,7 @@ def _lines(one: Verified) -> list[str]:
     result = "as it should be" if not one.count else f"{counted(one.count, 'difference')}"
     size = f"{counted(one.rows, 'row')} of {counted(one.events, 'event')}"
     first = f"{one.projection} #{one.build} at {one.cursor}: {size}, {result}"
-    return [first, *(f"  {difference}" for difference in one.differences)]
+    lines = [first, *(f"  {difference}" for difference in one.differences)]
+    if one.count and one.put_right:
+        lines.append(f"  {counted(one.put_right, 'event')} of it put right by a person: such rows differ from the log")
+    return lines

@@ -19,8 +19,9 @@ from outbox.relay import relay_until_idle
 from outbox.replacing import delivery_replace
 from outbox.subscribers import Failure as Refusal
 from outbox.verifying import outbox_verify
+from projections.comparing import rebuild_compare
 from projections.models import Build, Failure
-from projections.rebuilding import rebuild_compare, rebuild_start
+from projections.rebuilding import rebuild_start
 from projections.runner import projections_run_once
 from projections.verifying import projection_verify
 from tests.customers.conftest import Api
