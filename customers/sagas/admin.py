@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from customers.models import Saga, SagaStep
 from customers.models.sagas import OPEN
+from customers.sagas.conf import saga_settings
 from customers.sagas.retrying import sagas_retry
 from operations.audit import actor_of
 from operations.console import NOTHING, RecordAdmin, badge, json_block, moment, number_of, words
@@ -107,7 +108,9 @@ class SagaAdmin(RecordAdmin):
         if not row.values:
             return "None is kept with it."
         if row.status == Saga.Status.STUCK:
-            return "What was asked for is kept with it, without a limit of time, until it is tried again and has ended."
+            days = saga_settings().stuck_retention if row.action == Saga.Action.CREATE else 0
+            limit = f"for {number_of(days, 'day', 'days')} at most" if days else "without a limit of time"
+            return f"What was asked for is kept with it, {limit}, until it is tried again and has ended."
         return "What was asked for is kept with it until it has ended."
 
     @admin.display(description="Steps")

@@ -17,6 +17,8 @@ class SagaSettings:
         places: that one process may carry out at once on behalf of callers (``PROTECTED_AT_ONCE``, 8).
         strikes: failures, other than outages, after which a person must look (``PROTECTED_ATTEMPTS``, 10).
         retention: days for which finished ones are kept (``PROTECTED_RETENTION``, 90); 0 is for ever.
+        stuck_retention: days for which a create that is stuck keeps what it was asked to create
+            (``PROTECTED_STUCK_RETENTION``, 90); 0 is until it has ended.
     """
 
     limit: float
@@ -24,6 +26,7 @@ class SagaSettings:
     places: int
     strikes: int
     retention: int
+    stuck_retention: int
 
 
 def saga_settings() -> SagaSettings:
@@ -38,4 +41,5 @@ def saga_settings() -> SagaSettings:
         places=whole("PROTECTED_AT_ONCE", 8, 1, 1000),
         strikes=whole("PROTECTED_ATTEMPTS", 10, 1, 1000),
         retention=whole("PROTECTED_RETENTION", 90, 0, 36_500),
+        stuck_retention=whole("PROTECTED_STUCK_RETENTION", 90, 0, 36_500),
     )

@@ -1,19 +1,24 @@
-"""Forgetting whom an undone create was about: there is no customer to erase, so nothing of a person may be left."""
+"""Forgetting whom a create was about that was undone, or stuck for long: there is no customer who could be erased."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
 
 from customers.models import Saga, SyncRequest, SyncState, Webhook
+from customers.sagas.conf import saga_settings
 from customers.sync.webhooks import ERASED_BODY
+from dbresilience.transactions import run_in_transaction
 from outbox.masking import MASK
 
 # Shorter values would be found in words that say nothing of anybody.
 _SHORTEST: Final = 4
+_AT_ONCE: Final = 1_000
 _EMAIL: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
 
 
@@ -33,6 +38,50 @@ def create_forget(saga: Saga) -> None:
         status=SyncState.Status.DELETED, dirty_at=None, base=None, base_hash="", lease_until=None, last_error_message=""
     )
     gone.filter(remote_id__isnull=False).update(saga=None)
+    _traces_forget(saga, states)
+
+
+def stuck_creates_forget_once(*, limit: int = _AT_ONCE) -> int:
+    """Take the person out of creates that have been stuck for longer than that is kept (``PROTECTED_STUCK_RETENTION``).
+
+    They stay stuck, keep their record in the integration apart, and can still be tried again: undoing a create asks for
+    nothing but the record's id. One whose create may yet have an effect is left: its request is repeated word by word.
+
+    Returns:
+        How many still knew somebody.
+    """
+    days = saga_settings().stuck_retention
+    if not days:
+        return 0
+
+    def work() -> int:
+        doubtful = SyncRequest.objects.in_flight().filter(state__saga=OuterRef("pk"), method=SyncRequest.Method.CREATE)
+        old = Saga.objects.stuck().filter(action=Saga.Action.CREATE, updated_at__lt=Now() - timedelta(days=days))
+        rows = old.filter(~Exists(doubtful)).select_for_update(skip_locked=True, no_key=True)
+        # Those that still know something come first; of the others there may have been messages since.
+        sagas = list(rows.order_by("-values", "id")[:limit])
+        knowing = sum(bool(saga.values) for saga in sagas)
+        for saga in sagas:
+            _stuck_forget(saga)
+        return knowing
+
+    return run_in_transaction(work)
+
+
+def _stuck_forget(saga: Saga) -> None:
+    states = list(SyncState.objects.filter(saga=saga).select_for_update(no_key=True).order_by("id"))
+    SyncState.objects.filter(pk__in=[state.pk for state in states]).update(
+        base=None, base_hash="", last_error_message=""
+    )
+    known = list(_values(saga.values))
+    _traces_forget(saga, states)
+    saga.values, saga.last_error_message = {}, text_masked(saga.last_error_message, known)
+    # Not updated_at: since when it is stuck is what people see.
+    saga.save(update_fields=["values", "failure", "last_error_message"])
+
+
+def _traces_forget(saga: Saga, states: list[SyncState]) -> None:
+    """What was sent and heard, and what was said of it; the saga's failure is changed in place."""
     requests = SyncRequest.objects.filter(state__in=states)
     requests.update(body={}, fields={})
     _webhooks_empty(states)

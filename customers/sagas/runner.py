@@ -9,6 +9,7 @@ from typing import Any, Final
 from django.db import connection, connections
 
 from customers.sagas.conf import saga_settings
+from customers.sagas.forgetting import stuck_creates_forget_once
 from customers.sagas.lease import SagaLease, sagas_claim
 from customers.sagas.running import saga_run
 from customers.sync.conf import sync_settings
@@ -61,7 +62,11 @@ def sagas_due_once(*, budget: float = _BUDGET) -> int:
 
 
 def sagas_prune_once(*, budget: float = 60.0) -> int:
-    """Remove those that ended longer ago than they are kept (``PROTECTED_RETENTION``), in batches; how many."""
+    """Remove those that ended longer ago than they are kept (``PROTECTED_RETENTION``), in batches; how many.
+
+    Creates that are stuck for long forget whom they were about.
+    """
+    stuck_creates_forget_once()
     days, ends, count = saga_settings().retention, time.monotonic() + budget, 0
     while days and time.monotonic() < ends and (removed := run_in_transaction(lambda: _removed(days))):
         count += removed

@@ -11,13 +11,15 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from customers.integrations import PermanentError, RetryableError, Unreachable
-from customers.models import Customer, Saga, SyncState
+from customers.models import Customer, Saga, SagaStep, SyncRequest, SyncState
 from customers.sagas.beginning import Wanted, saga_begin
 from customers.sagas.retrying import sagas_retry
+from customers.sagas.runner import sagas_prune_once
 from customers.sagas.running import saga_run
 from customers.services import customer_update
 from operations.models import AuditEntry, Lock
 from tests.customers.conftest import Api
+from tests.customers.erasing.searching import places_of
 from tests.customers.sagas.conftest import begun, nothing_is_left, steps_of, work_on
 from tests.customers.sagas.test_refused import refuses
 from tests.customers.sync.conftest import Side
@@ -83,6 +85,58 @@ def test_a_person_lets_it_go_on(side: Side, second: World, api: Api) -> None:
     assert (entry.actor, entry.target) == ("user:ann", f"saga:{saga.pk}")
     assert entry.detail == {"reason": "it is open again"}
     nothing_is_left()
+
+
+@pytest.mark.feature("H8")
+def test_it_forgets_whom_it_was_to_create_after_a_while(side: Side, second: World, settings: Settings) -> None:
+    settings.PROTECTED_STUCK_RETENTION = 30
+    saga = stuck_create(side, second)
+    SagaStep.objects.filter(saga=saga, number=2).update(error_message="ada@example.com is locked, said Ada")
+    side.hear()
+
+    young = places_of(["ada@example.com"]) if sagas_prune_once() == 0 else []
+    Saga.objects.filter(pk=saga.pk).update(updated_at=timezone.now() - timedelta(days=31))
+    sagas_prune_once()
+    side.world.edit(side.world.living()[0].remote_id, name="Ada L.")
+    side.hear()
+    sagas_prune_once()
+
+    saga.refresh_from_db()
+    assert {"customers_saga.values", "customers_syncrequest.body", "customers_webhook.payload"} <= set(young)
+    assert places_of(["ada@example.com", "Ada L."]) == []
+    assert saga.status == "stuck"
+    assert len(side.world.living()) == 1
+
+
+@pytest.mark.feature("H8")
+def test_what_forgot_whom_it_was_to_create_can_still_be_undone(side: Side, second: World, settings: Settings) -> None:
+    saga = stuck_create(side, second)
+    Saga.objects.filter(pk=saga.pk).update(updated_at=timezone.now() - timedelta(days=91))
+    sagas_prune_once()
+
+    sagas_retry(ids=[saga.pk], actor="user:ann")
+    work_on()
+
+    saga.refresh_from_db()
+    assert saga.status == "undone"
+    assert side.world.living() == []
+    nothing_is_left()
+
+
+@pytest.mark.feature("H8")
+def test_it_keeps_the_words_of_a_create_that_may_yet_have_an_effect(side: Side, settings: Settings) -> None:
+    """No answer came to it ever, and a person must look: it is repeated word by word, or not at all."""
+    refuses(side.world, "create", RetryableError("Broken.", code="500"), times=99)
+    saga = begun(Saga.Action.CREATE, name="Ada", email="ada@example.com")
+    Saga.objects.filter(pk=saga.pk).update(give_up_at=timezone.now())
+    work_on()
+    Saga.objects.filter(pk=saga.pk).update(updated_at=timezone.now() - timedelta(days=91))
+
+    sagas_prune_once()
+
+    saga.refresh_from_db()
+    assert (saga.status, saga.values["name"]) == ("stuck", "Ada")
+    assert "Ada" in str(SyncRequest.objects.in_flight().get().body)
 
 
 def test_operators_see_it_among_the_troubles_and_try_it_again(
