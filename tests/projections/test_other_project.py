@@ -30,6 +30,7 @@ issued = apikey_create(name="x", scopes=["operations:read"])
 key = Client(HTTP_HOST="localhost", headers={"Authorization": issued.authorization})
 asked = ["/admin/", "/admin/outbox/storedevent/", "/admin/projections/", "/admin/life/?q=101"]
 print("PAGES", [admin.get(page).status_code for page in asked])
+print("LOOKS", "operations/console.css" in admin.get("/admin/").content.decode())
 api = "/api/v1/admin/life/?q="
 stranger = Client(HTTP_HOST="localhost")
 print("API", [one.get(api + q).status_code for one, q in ((stranger, "101"), (key, "101"), (key, "x"))])
@@ -95,9 +96,8 @@ def test_it_works_as_it_is_written(tmp_path: Path, database: dict[str, str]) -> 
     run("manage.py", "makemigrations", "rooms")
     (tmp_path / "rooms" / "migrations" / "0002_view.py").write_text(written("rooms/migrations/0002_view.py"))
     # The console's and the API's part, at once.
-    *_, urls, framework, problems = blocks("python")
-    text = settings.read_text().replace("'django.contrib.admin'", "'operations.apps.ConsoleConfig'")
-    settings.write_text(text.replace('"rest_framework",', '"rest_framework", "drf_spectacular",') + framework)
+    *_, console, urls, framework, problems = blocks("python")
+    settings.write_text(settings.read_text() + console + framework)
     (tmp_path / "hotel" / "urls.py").write_text(urls)
     (tmp_path / "hotel" / "problems.py").write_text(problems)
     run("manage.py", "migrate")
@@ -115,8 +115,11 @@ def test_it_works_as_it_is_written(tmp_path: Path, database: dict[str, str]) -> 
         relay.terminate()
         relay.wait(60)
     verified = run("manage.py", "projection_verify")
+    checked = run("manage.py", "check", "--fail-level", "WARNING")
 
     assert "PAGES [200, 200, 200, 200]" in said
     assert "API [401, 200, 404]" in said
     assert "TAKEN 1" in said
+    assert "LOOKS True" in said
     assert "as it should be" in verified
+    assert "no issues" in checked
