@@ -14,21 +14,18 @@ import json
 import os
 import resource
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import requests
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.customers.sandbox import sandbox_asked, sandbox_started, sandbox_told
 from benchmarks.outbox.servers import servers
-from zenskar.sandbox import processes
 from zenskar.sandbox.stripe.core import DEFAULT_KEY
 
-ROOT = Path(__file__).resolve().parents[2]
 GOAL: Final = 0.5
 """CPU seconds for 100 calls."""
 PAGE: Final = 100
@@ -86,10 +83,7 @@ def _run(kind: str, address: str) -> dict[str, Any]:
 
 def _calls(address: str) -> int:
     """How many the sandbox has answered."""
-    headers = {"Authorization": f"Bearer {DEFAULT_KEY}"}
-    answer = requests.get(f"{address}/_sandbox/state", headers=headers, timeout=60)
-    answer.raise_for_status()
-    return int(answer.json()["requests"])
+    return int(sandbox_asked(address, "state")["requests"])
 
 
 def _cpu() -> float:
@@ -98,28 +92,12 @@ def _cpu() -> float:
 
 
 def _sandbox(stack: ExitStack, customers: int) -> str:
-    """A sandbox in a process of its own, with so many customers; its address."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenskar-bench-")))
-    command = [sys.executable, "-m", "zenskar.sandbox.stripe", "--port", "0"]
-    process = processes.start(command, log=folder / "stripe.log", cwd=ROOT)
-    stack.callback(processes.stop, process)
-    for _ in range(200):
-        said = (folder / "stripe.log").read_text()
-        if "stripe sandbox: http" in said:
-            break
-        time.sleep(0.05)
-    else:
-        raise SystemExit(said)
-    address = said.partition("stripe sandbox: ")[2].split()[0]
-    _told(address, "customers/fill", {"count": customers, "days": DAYS})
+    """A sandbox with so many customers; its address."""
+    address = sandbox_started(stack)
+    sandbox_told(address, "customers/fill", {"count": customers, "days": DAYS})
     # A limit of the sandbox's own would measure the sandbox.
-    _told(address, "limits", {"per_second": None})
+    sandbox_told(address, "limits", {"per_second": None})
     return address
-
-
-def _told(address: str, action: str, document: dict[str, Any]) -> None:
-    headers = {"Authorization": f"Bearer {DEFAULT_KEY}"}
-    requests.post(f"{address}/_sandbox/{action}", json=document, headers=headers, timeout=60).raise_for_status()
 
 
 def _table(figures: dict[str, Any]) -> Table:

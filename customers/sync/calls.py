@@ -36,10 +36,11 @@ def gated(gate: Gate, function: Callable[[], T], *, priority: Priority, patience
     Raises:
         IntegrationError: as the adapter or the gate raised it.
     """
-    moment = gate.take(priority, patience=patience)
-    begun = time.monotonic()
+    turn = gate.take(priority, patience=patience)
+    begun, seconds = time.monotonic(), None
     try:
         result = function()
+        seconds = time.monotonic() - begun
     except Unreachable as exc:
         gate.silent(exc.message)
         raise
@@ -57,5 +58,7 @@ def gated(gate: Gate, function: Callable[[], T], *, priority: Priority, patience
     except IntegrationError:
         gate.answered()
         raise
-    gate.answered(moment, time.monotonic() - begun)
+    finally:
+        gate.ended(turn, seconds)
+    gate.answered()
     return result

@@ -8,10 +8,14 @@ on this gate; it only spares the other side.
 A caller reserves the next free moment and sleeps until it: nobody polls for what is handed out already. Moments are
 spread evenly ("Generic Cell Rate Algorithm", ITU-T I.371); those that nobody wanted for an instant are kept, a few, so
 that a machine that stood still for that long has lost nothing. The other side counts the calls of any second, and so
-does this: beside the even spread, a call starts no earlier than ``1 + spare`` seconds after the one that was as many
-calls ago as the rate. Who woke late writes down when it did start, and a call that took longer than usual is taken for
-one that arrived late: so what is counted is what the other side sees, and no reserved moment is ever given up. What is
-spared pays for the rest of what happens between the start here and the arrival there.
+does this: beside the even spread, a call starts no earlier than ``1 + margin`` seconds after the one that was as many
+calls ago as the rate. A call that started late is written down as such, and one that took longer than usual is taken
+for one that arrived late: so what is counted is what the other side sees, and no reserved moment is ever given up. What
+is spared pays for the rest of what happens between the start here and the arrival there.
+
+A call that comes late holds back the one that is as many calls after it as the rate, so what is late on the average is
+lost: 10 ms are a hundredth of the rate. So nothing stands between the moment and the call: whether the account was
+closed meanwhile is asked shortly before, and what is to be written down is written when the answer is there.
 
 Classes differ in how many calls may be reserved ahead of theirs: an interactive call goes as far as it is patient, a
 webhook waits for one, a bulk one for none. So a person waits for two calls, and for what the count of the last second
@@ -28,7 +32,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
 from django.db.models import QuerySet
@@ -36,13 +40,18 @@ from django.db.models import QuerySet
 from customers.integrations import Integration, RateLimited
 from customers.models import Priority, SyncAccount
 
-# Of the rate: what is not spent. Calls arrive up to that part of a second closer together than they began.
-_SPARED: Final = 0.025
+# Of the rate: what is not spent.
+_SPARED: Final = 0.02
+# Of a second: how much closer together calls may arrive than they began. Less than what is spared, so that as much
+# lateness as the difference costs nothing.
+_MARGIN: Final = 0.015
 # Seconds whose moments are kept when nobody wants them: so long may a machine stand still and lose nothing.
 _KEPT: Final = 0.12
 # Starts that are remembered at most; of a higher rate the calls of less than a second are counted.
 _COUNTED: Final = 100
-# Seconds; who wakes later than that says so.
+# Seconds before its moment at which a call asks whether it may start at all.
+_LEAD: Final = 0.02
+# Seconds; a start that is later than that is written down.
 _LATE: Final = 0.005
 # Seconds beyond the usual after which a call is taken for one that arrived late, and by how much at most.
 _SLOW: Final = 0.01
@@ -91,11 +100,10 @@ SELECT taken, moment,
   FROM asked
 """
 
-# A call started, or arrived, later than it had reserved; whether the account was closed meanwhile.
+# A call started, or arrived, later than it had reserved.
 LATE_SQL: Final = """
 UPDATE customers_syncaccount SET starts = array_replace(starts, %(moment)s::float8, %(later)s::float8)
  WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
-RETURNING GREATEST(0, EXTRACT(EPOCH FROM closed_until - clock_timestamp()))::float8, error
 """
 
 # Seconds for which the account stays closed, and why.
@@ -138,6 +146,18 @@ class NoToken(RateLimited):
     """Our own limit: the call was not made."""
 
 
+class Turn(NamedTuple):
+    """A call that may start.
+
+    Attributes:
+        moment: which was reserved, in seconds since 1970 by the database's clock.
+        late: seconds after it.
+    """
+
+    moment: float
+    late: float
+
+
 class Gate:
     """The rate and the breaker of one integration's account.
 
@@ -160,12 +180,12 @@ class Gate:
             "apart": self._apart,
             "kept": _KEPT,
             "counted": counted,
-            "window": self._apart * counted,
+            "window": (1 + _MARGIN) * counted / rate,
         }
         self._failures = 0
 
-    def take(self, priority: int, *, patience: float) -> float:
-        """Take a moment in which a call may start, waiting for it if need be; which one.
+    def take(self, priority: int, *, patience: float) -> Turn:
+        """Take a moment in which a call may start, and wait for it if need be.
 
         Args:
             priority: class of the work.
@@ -177,29 +197,35 @@ class Gate:
         ends = time.monotonic() + patience
         with self._asking(Priority(priority), patience):
             moment, wait = self._reserved(Priority(priority), ends)
-        return self._awaited(moment, wait) if wait > 0 else moment
+        return self._awaited(moment, wait)
 
     def closed_for(self) -> float:
         """Seconds for which no call may start; 0 when calls may."""
         row = self._row(LOOK_SQL, self._key)
         return float(row[0] or 0.0) if row else 0.0
 
-    def answered(self, moment: float | None = None, seconds: float = 0.0) -> None:
-        """The integration gave an answer, whatever it was: the run of silences is over.
-
-        Args:
-            moment: in which the call started, as ``take`` said.
-            seconds: how long it took.
-        """
-        if moment is not None:
-            usual = _usual.get(self._place, seconds)
-            _usual[self._place] = usual + (seconds - usual) / 10
-            if seconds > usual + _SLOW:
-                later = moment + min(seconds - usual, _SLOWEST)
-                self._row(LATE_SQL, {**self._key, "moment": moment, "later": later})
+    def answered(self) -> None:
+        """The integration gave an answer, whatever it was: the run of silences is over."""
         if self._failures:
             self._account().update(failures=0, closed_until=None, error="")
             self._failures = 0
+
+    def ended(self, turn: Turn, seconds: float | None) -> None:
+        """A call has ended; write down when it came, if that was not when it was expected.
+
+        Args:
+            turn: as ``take`` said.
+            seconds: how long it took; None when that says nothing.
+        """
+        late = turn.late if turn.late > _LATE else 0.0
+        if seconds is not None:
+            usual = _usual.get(self._place, seconds)
+            _usual[self._place] = usual + (seconds - usual) / 10
+            if seconds > usual + _SLOW:
+                late += min(seconds - usual, _SLOWEST)
+        if late:
+            with connection.cursor() as cursor:
+                cursor.execute(LATE_SQL, {**self._key, "moment": turn.moment, "later": turn.moment + late})
 
     def silent(self, error: str) -> None:
         """The integration gave no answer."""
@@ -256,20 +282,20 @@ class Gate:
             # Too many are ahead of this class now.
             time.sleep(wait)
 
-    def _awaited(self, moment: float, wait: float) -> float:
-        """Sleep until the reserved moment, and say which it was indeed.
+    def _awaited(self, moment: float, wait: float) -> Turn:
+        """Sleep until the reserved moment.
 
         Raises:
             NoToken: the account was closed meanwhile.
         """
         begins = time.monotonic() + wait
-        time.sleep(wait)
-        late = time.monotonic() - begins
-        later = moment + late if late > _LATE else moment
-        row = self._row(LOOK_SQL if later == moment else LATE_SQL, {**self._key, "moment": moment, "later": later})
-        if row is not None and row[0]:
-            raise NoToken(row[1], code="closed", retry_after=row[0])
-        return later
+        if wait > _LEAD:
+            time.sleep(wait - _LEAD)
+            row = self._row(LOOK_SQL, self._key)
+            if row is not None and row[0]:
+                raise NoToken(row[1], code="closed", retry_after=row[0])
+        time.sleep(max(0.0, begins - time.monotonic()))
+        return Turn(moment, time.monotonic() - begins)
 
     def _row(self, sql: str, parameters: dict[str, Any]) -> Any:
         with connection.cursor() as cursor:

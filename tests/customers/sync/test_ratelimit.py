@@ -14,12 +14,13 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from customers.integrations import RateLimited
+from customers.integrations import IntegrationError, PermanentError, RateLimited, Unreachable
 from customers.models import Priority, SyncAccount
 from customers.services import customer_create
+from customers.sync.calls import gated
 from customers.sync.engine import Outcome, sync_leased
 from customers.sync.lease import lease_claim
-from customers.sync.ratelimit import Gate, NoToken
+from customers.sync.ratelimit import Gate, NoToken, Turn
 from customers.sync.runner import sync_due_once
 from tests.children import child_run
 from tests.customers.sync.conftest import Side
@@ -60,14 +61,36 @@ def test_it_takes_a_slow_call_for_one_that_arrived_late(world: object) -> None:
     integration = MemoryIntegration()
     integration.rate, integration.account = 1, "slow"
     tested = Gate(integration)
-    moment = tested.take(Priority.INTERACTIVE, patience=0)
-    tested.answered(moment, 0.02)
+    turn = Turn(tested.take(Priority.INTERACTIVE, patience=0).moment, late=0.001)
+    tested.ended(turn, 0.02)
     usual = SyncAccount.objects.get().starts
 
-    tested.answered(moment, 0.06)
+    tested.ended(turn, 0.06)
 
-    assert usual == [moment]
-    assert SyncAccount.objects.get().starts == [pytest.approx(moment + 0.04, abs=1e-5)]
+    assert usual == [turn.moment]
+    assert SyncAccount.objects.get().starts == [pytest.approx(turn.moment + 0.04, abs=1e-5)]
+
+
+@pytest.mark.feature("G5")
+@pytest.mark.django_db
+@pytest.mark.parametrize("refusal", [None, PermanentError("No."), Unreachable("No answer.")])
+def test_it_writes_down_a_call_that_started_late_however_it_ended(world: object, refusal: Exception | None) -> None:
+    class Late(Gate):
+        def take(self, priority: int, *, patience: float) -> Turn:
+            return super().take(priority, patience=patience)._replace(late=0.03)
+
+    def call() -> None:
+        if refusal is not None:
+            raise refusal
+
+    integration = MemoryIntegration()
+    integration.rate = 1
+    before = time.time()
+
+    with suppress(IntegrationError):
+        gated(Late(integration), call, priority=Priority.INTERACTIVE, patience=0)
+
+    assert SyncAccount.objects.get().starts[0] > before + 0.03
 
 
 @pytest.mark.feature("G5")
@@ -77,9 +100,9 @@ def test_it_does_not_wait_for_moments_of_a_clock_that_was_put_back(world: object
     tomorrow = time.time() + 86_400
     SyncAccount.objects.update(starts=[tomorrow] * 10, due=tomorrow)
 
-    moment = gate(10).take(Priority.INTERACTIVE, patience=0)
+    turn = gate(10).take(Priority.INTERACTIVE, patience=0)
 
-    assert moment < time.time() + 1
+    assert turn.moment < time.time() + 1
 
 
 @pytest.mark.feature("G5")
