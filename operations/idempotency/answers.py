@@ -12,8 +12,8 @@ import hashlib
 from typing import Any, Final
 
 import orjson
-from django.db import connection
 
+from dbresilience.prepared import prepared_rows
 from operations.correlation import correlation_id
 from operations.idempotency.conf import idempotency_settings
 from operations.idempotency.errors import AnswerErased, KeyInFlight, KeyReused
@@ -68,12 +68,10 @@ def answer_find(scope: Scope, fingerprint: str) -> Answer | None:
         KeyReused: the key was used for another request.
         KeyInFlight: a request that goes on without its caller has the key.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(LOOK_SQL, _key(scope))
-        row = cursor.fetchone()
-    if row is None:
+    rows = prepared_rows(LOOK_SQL, _key(scope))
+    if not rows:
         return None
-    known, status, headers, body, lease = row
+    known, status, headers, body, lease = rows[0]
     if known == FORGOTTEN and status is not None:
         raise AnswerErased
     if known != fingerprint:
@@ -100,10 +98,8 @@ def answer_keep(scope: Scope, fingerprint: str, answer: Answer) -> None:
         "body": answer.body,
         "subject": answer.subject[:200],
     }
-    with connection.cursor() as cursor:
-        cursor.execute(KEEP_SQL, values)
-        if cursor.fetchone() is None:
-            raise Answered(Answered.__doc__)
+    if not prepared_rows(KEEP_SQL, values):
+        raise Answered(Answered.__doc__)
 
 
 def _key(scope: Scope) -> dict[str, Any]:
