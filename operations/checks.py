@@ -57,7 +57,10 @@ def check_the_console_has_its_addresses(**_: Any) -> list[checks.CheckMessage]:
 @checks.register(checks.Tags.templates)
 def check_the_console_has_its_looks(**_: Any) -> list[checks.CheckMessage]:
     """Our frame of the console's pages is found before Django's."""
-    if not _is_console() or "operations" in Path(get_template("admin/base_site.html").origin.name).parts:
+    if not _is_console():
+        return []
+    origin = getattr(get_template("admin/base_site.html"), "origin", None)
+    if origin is None or "operations" in Path(origin.name).parts:
         return []
     hint = 'Put "operations" before "operations.apps.ConsoleConfig" in INSTALLED_APPS (docs/elsewhere.md).'
     return [
