@@ -29,6 +29,7 @@ class Conflict(models.Model):
         DELETE_REFUSED = "delete_refused", "the remote record has something live"
         REMOTE_DELETED = "remote_deleted", "deleted remotely only"
         REMOTE_MISSING = "remote_missing", "the integration does not know the remote id"
+        NAMES_ANOTHER = "names_another", "the remote record carries the id of a customer that has none"
         LINKED_ELSEWHERE = "linked_elsewhere", "the remote record belongs to another customer"
 
     class Status(models.TextChoices):

@@ -50,6 +50,8 @@ _ADVICE: Final[dict[str, str]] = {
     "here too if that was meant.",
     Conflict.Kind.REMOTE_MISSING: "The integration does not know the id that is kept here. See whether the key is of "
     "the right account and mode, then look again.",
+    Conflict.Kind.NAMES_ANOTHER: "Compare both sides: that proposes to link the two. If the id in its metadata is a "
+    "copy, take it out there, then look again: it becomes a customer of its own.",
     Conflict.Kind.LINKED_ELSEWHERE: "The record there belongs to another customer here. Set the id in its metadata "
     "right there, then look again.",
 }

@@ -25,6 +25,7 @@ from customers.sync.requests import Method, request_freeze
 from customers.sync.settle import BLOCKING, Question, base_columns, questions_keep, settle
 from customers.sync.work import Work
 from dbresilience.transactions import run_in_transaction
+from operations.identifiers import uuid_of
 
 Kind = Conflict.Kind
 Status = SyncState.Status
@@ -105,10 +106,20 @@ def _decide(work: Work, customer_id: UUID | None, seen: _Seen) -> Look | Frozen:
 
 
 def _import(work: Work, state: SyncState, remote: RemoteRecord | None) -> Look:
-    """A remote record that is linked to nobody becomes a customer of its own, unless its e-mail is taken."""
+    """A remote record that is linked to nobody becomes a customer of its own, unless a person must say whose it is."""
     if remote is None or remote.deleted:
         questions_keep(state, [])
         settle(work, state, status=Status.DELETED)
+        return Look.SETTLED
+    if (named := _named(work, remote)) is not None:
+        question = Question(
+            Kind.NAMES_ANOTHER,
+            ours={"customer_id": str(named)},
+            theirs={"remote_id": remote.remote_id},
+            detail="Not imported: it may be that customer's, whose link was lost, or a copy of its metadata.",
+        )
+        questions_keep(state, [question])
+        settle(work, state, status=Status.ORPHANED)
         return Look.SETTLED
     theirs = _held(work, remote.fields)
     parts = customer_changes(Customer(), theirs)
@@ -138,6 +149,15 @@ def _import(work: Work, state: SyncState, remote: RemoteRecord | None) -> Look:
     same = customer_fields(customer, work.integration.roots) == theirs
     settle(work, state, base=theirs, look_again=not same, values={"customer": customer})
     return Look.SETTLED
+
+
+def _named(work: Work, remote: RemoteRecord) -> UUID | None:
+    """The customer here that a record names, if that one has no record there; importing it would make a second one."""
+    customer_id = uuid_of(remote.reference)
+    if customer_id is None or not Customer.objects.active().filter(pk=customer_id).exists():
+        return None
+    linked = SyncState.objects.filter(integration=work.integration.name, customer=customer_id, remote_id__isnull=False)
+    return None if linked.exists() else customer_id
 
 
 def _create_there(work: Work, state: SyncState, customer: Customer) -> Look | Frozen:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from customers.models import Customer, Drift, SyncRequest, SyncState
+from customers.models import Conflict, Customer, Drift, SyncRequest, SyncState
 from customers.services import customer_create
 from tests.customers.maintenance.conftest import linked, reconcile, run, unheard
 from tests.customers.stripe.conftest import StripeSide
@@ -88,3 +88,35 @@ def test_a_proposal_to_create_it_ends_when_one_to_link_it_is_found(both: StripeS
 
     assert Drift.objects.open().get().repair == "link"
     assert list(both.sandbox.customers) == [record["id"]]
+
+
+def test_a_message_about_it_makes_no_second_customer_here(both: StripeSide) -> None:
+    ada, remote_id = forgotten(both, name="Ada")
+
+    both.sandbox.customer_edit(remote_id, phone="1")
+    both.rest()
+    asked = Conflict.objects.open().get()
+    reconcile()
+    run("drift", "accept", str(Drift.objects.open().get().pk))
+    both.rest()
+
+    ada.refresh_from_db()
+    assert (asked.kind, asked.ours) == ("names_another", {"customer_id": str(ada.pk)})
+    assert list(Customer.objects.values_list("pk", flat=True)) == [ada.pk]
+    assert (both.state(ada).remote_id, ada.phone) == (remote_id, "1")
+    assert not Conflict.objects.exists()
+    assert SyncState.objects.count() == 1
+
+
+def test_a_copy_becomes_a_customer_when_the_id_is_taken_out_of_it(both: StripeSide) -> None:
+    ada = customer_create(name="Ada")
+    both.events()
+    copy = both.sandbox.customer_add(name="Bob", metadata={"zenskar_id": str(ada.pk)})
+    both.rest()
+    assert Conflict.objects.open().get().kind == "names_another"
+
+    both.sandbox.customer_edit(copy["id"], metadata={"zenskar_id": ""})
+    both.rest()
+
+    assert set(Customer.objects.values_list("name", flat=True)) == {"Ada", "Bob"}
+    assert not Conflict.objects.open().exists()
