@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from dbresilience.monitor.alerts import alerts_of, recommendations_of
 from dbresilience.monitor.conf import monitor_settings
-from dbresilience.monitor.figures import figures_now
-from dbresilience.monitor.health import deadlocks_now, status_of
+from dbresilience.monitor.health import measured_now, status_of
 
 Result = Literal["ok", "warning", "critical", "unknown"]
 
@@ -63,8 +62,7 @@ _CHECKS: tuple[tuple[str, frozenset[str], str, tuple[str, ...]], ...] = (
 
 def database_diagnostics() -> dict[str, Any]:
     """Measure everything, ask every question, and return answers and evidence as JSON."""
-    figures = figures_now(deep=True)
-    deadlocks = deadlocks_now() if figures["reachable"] else None
+    figures, deadlocks = measured_now(deep=True)
     alerts = alerts_of(figures, deadlocks, monitor_settings())
     findings: list[Finding] = []
     for check, codes, fine, needs in _CHECKS:

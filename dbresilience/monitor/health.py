@@ -9,24 +9,32 @@ import psycopg
 from dbresilience.deadlocks.statistics import deadlock_statistics
 from dbresilience.monitor.alerts import Alert, alert_documents, alerts_of, recommendations_of
 from dbresilience.monitor.conf import monitor_settings
-from dbresilience.monitor.connection import monitor_connection
-from dbresilience.monitor.figures import Figures, figures_now, plain
+from dbresilience.monitor.connection import MonitorConnection, monitor_connection
+from dbresilience.monitor.figures import DAY, Figures, figures_now, plain
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
 
 def database_health() -> Figures:
     """Measure, and say what it means. Every figure is measured or None."""
-    figures = figures_now(deep=False)
-    deadlocks = deadlocks_now() if figures["reachable"] else None
-    return health_document(figures, deadlocks)
+    return health_document(*measured_now(deep=False))
 
 
-def deadlocks_now(seconds: int = 86_400) -> Figures | None:
+def measured_now(*, deep: bool) -> tuple[Figures, Figures | None]:
+    """The figures, and the statistics of a day's deadlocks or None, measured on one connection.
+
+    Args:
+        deep: as in ``figures_now``.
+    """
+    figures = figures_now(deep=deep, more={"deadlocks": _deadlocks})
+    return figures, figures.pop("deadlocks")
+
+
+def deadlocks_now(seconds: int) -> Figures | None:
     """Statistics of the deadlocks of the last ``seconds``; None when they cannot be read."""
     try:
         with monitor_connection() as connection:
-            return plain(deadlock_statistics(connection, monitor_settings(), seconds))  # type: ignore[no-any-return]
+            return plain(_deadlocks(connection, seconds))  # type: ignore[no-any-return]
     except psycopg.Error:
         return None
 
@@ -55,6 +63,10 @@ def status_of(alerts: list[Alert]) -> Status:
     if any(alert.level == "critical" for alert in alerts):
         return "unhealthy"
     return "degraded" if alerts else "healthy"
+
+
+def _deadlocks(connection: MonitorConnection, seconds: int = DAY) -> Figures:
+    return deadlock_statistics(connection, monitor_settings(), seconds)
 
 
 def _pool(figures: Figures) -> Figures:

@@ -13,8 +13,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from dbresilience.monitor.diagnostics import database_diagnostics
-from dbresilience.monitor.figures import figures_now
-from dbresilience.monitor.health import deadlocks_now, health_document
+from dbresilience.monitor.health import health_document, measured_now
 from operations.audit import actor_of, audit_record
 from operations.console import NOTHING, moment
 from operations.database.history import charts
@@ -39,8 +38,7 @@ def database_page(request: HttpRequest) -> HttpResponse:
         audit_record(actor=actor_of(request), action="database.diagnosed", detail={"status": diagnosis["status"]})
         figures, deadlocks = diagnosis["figures"], diagnosis["deadlocks"]
     elif request.method in ("GET", "HEAD"):
-        figures = figures_now(deep=True)
-        deadlocks = deadlocks_now() if figures["reachable"] else None
+        figures, deadlocks = measured_now(deep=True)
     else:
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     chosen = request.GET.get("range", "")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from django.db import ProgrammingError, connection
 from dbresilience.monitor.conf import monitor_settings
 from dbresilience.monitor.connection import monitor_connection
 from dbresilience.monitor.diagnostics import database_diagnostics
-from dbresilience.monitor.figures import figures_now
+from dbresilience.monitor.figures import DAY, figures_now
 from dbresilience.monitor.health import database_health, deadlocks_now
 from dbresilience.observations.writer import observations_write
 from tests.dbresilience.monitor.deadlock import lock_in_reverse
@@ -48,6 +48,22 @@ def test_it_has_the_documents_shape() -> None:
     )
     assert {"avg_query_time_ms", "slow_queries_24h", "error_rate_per_hour"} <= set(found["performance"])
     assert {"deadlocks_24h", "deadlock_severity", "recovery_success_rate"} <= set(found["reliability"])
+
+
+@pytest.mark.parametrize("measure", [database_health, database_diagnostics])
+def test_it_measures_on_one_connection(measure: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    connect = psycopg.connect
+
+    def noted(*args: Any, **parameters: Any) -> Any:
+        made.append(parameters["application_name"])
+        return connect(*args, **parameters)
+
+    monkeypatch.setattr(psycopg, "connect", noted)
+
+    measure()
+
+    assert made == ["zenskar monitor"]
 
 
 def test_it_is_healthy_and_null_where_nothing_was_measured() -> None:
@@ -86,7 +102,7 @@ def test_it_says_what_would_prevent_the_deadlocks(accounts: str, settings: objec
     lock_in_reverse([ANN, bank], [bank, ANN])
     observations_write()
 
-    found, statistics = database_health(), deadlocks_now()
+    found, statistics = database_health(), deadlocks_now(DAY)
 
     assert statistics is not None
     assert statistics["severity"] == "high"
