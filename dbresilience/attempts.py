@@ -110,19 +110,25 @@ class OutermostRun:
                 self._turn.close()
 
     def _start(self) -> None:
-        self._atomic.__enter__()
+        connection = self._connection
+        # A setting of the session that need not be changed and changed back, if the backend is ours.
+        connection.begins_itself = True
+        try:
+            self._atomic.__enter__()
+        finally:
+            connection.begins_itself = False
         try:
             # Django's own BEGIN comes with the first statement; ours takes its place, and is no further exchange.
             try:
                 self._begin()
             except psycopg.Error:
-                with self._connection.wrap_database_errors:
+                with connection.wrap_database_errors:
                     raise
         except BaseException as exc:
             self._atomic.__exit__(type(exc), exc, exc.__traceback__)
             raise
         if not self._options.savepoints:
-            self._connection.joins_nested_runs = True
+            connection.joins_nested_runs = True
 
     def _end(self, error: BaseException | None) -> None:
         connection, session = self._connection, self._session

@@ -22,42 +22,32 @@ from django.db.backends.postgresql.psycopg_any import register_tzloader
 from psycopg import IsolationLevel
 from psycopg.pq import Format, TransactionStatus
 
-from dbresilience.conf import PoolSettings, pool_settings
+from dbresilience.conf import pool_settings
 from dbresilience.errors import ConnectionLost
 from dbresilience.history import HISTORY_SQL
 from dbresilience.observations.processes import register_pools
-from dbresilience.observations.statements import observed_from
 from dbresilience.postgresql import forking
 from dbresilience.postgresql.connection import Connection
-from dbresilience.postgresql.cursors import (
-    Cursor,
-    ServerBindingCursor,
-    ServerBindingServerSideCursor,
-    ServerSideCursor,
-)
+from dbresilience.postgresql.cursors import ServerBindingServerSideCursor, ServerSideCursor
+from dbresilience.postgresql.limits import connection_prepare, limits_of
 from dbresilience.postgresql.pool import Pool
 from dbresilience.postgresql.schema import DatabaseSchemaEditor
 from dbresilience.postgresql.stats import open_pools, pool_stats, pools
 from dbresilience.postgresql.watcher import Watcher
-from dbresilience.work import is_serving_requests, long_operation_of, process_role
-
-GRACE: Final = 5.0
-"""Seconds by which the client's patience is longer than the server's time-out, which ends a statement more gently."""
+from dbresilience.work import long_operation_of
 
 # Plain names: reading a member of an enumeration takes as long as asking for a lock.
 _READ_COMMITTED: Final = IsolationLevel.READ_COMMITTED
 _IDLE: Final = int(TransactionStatus.IDLE)
-
-_CURSORS: Final[dict[Any, Any]] = {
-    django_base.Cursor: Cursor,
-    django_base.ServerBindingCursor: ServerBindingCursor,
-}
 
 
 class DatabaseWrapper(django_base.DatabaseWrapper):
     """One thread's connection, borrowed from the process's pool."""
 
     SchemaEditorClass = DatabaseSchemaEditor
+    begins_itself: bool = False
+    """Whether the transaction that is being entered sends BEGIN itself: the session stays in autocommit mode then."""
+
     # Apart from those of Django's own backend, which may serve another alias.
     _connection_pools: ClassVar[dict[str, Pool]] = pools
 
@@ -97,7 +87,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         params: dict[str, Any] = super().get_connection_params()
         if self._limits is None:
             # Once for each wrapper.
-            self._limits = _limits(pool_settings(), str(params.get("options", "")))
+            self._limits = limits_of(pool_settings(), str(params.get("options", "")))
         defaults, overrides = self._limits
         return defaults | params | overrides
 
@@ -121,7 +111,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         pool = self._lender or self.pool
         if pool is None:
             connection = Connection.connect(**conn_params)
-            _prepare(connection)
+            connection_prepare(connection)
             self._refresh_at = inf
         else:
             if pool.closed:
@@ -150,7 +140,9 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         if name:
             is_binding = self.settings_dict["OPTIONS"].get("server_side_binding") is True
             factory: Any = ServerBindingServerSideCursor if is_binding else ServerSideCursor
-            cursor = factory(session, name, scrollable=False, withhold=session.autocommit)
+            # A session is in autocommit mode in a transaction that began itself, too, and the cursor ends with that.
+            holds = session.autocommit and session.pgconn.transaction_status == _IDLE
+            cursor = factory(session, name, scrollable=False, withhold=holds)
         else:
             cursor = session.cursor()
         if self.timezone != session.adapters.get_loader(django_base.TIMESTAMPTZ_OID, Format.TEXT).timezone:
@@ -199,10 +191,14 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
 
     def _set_autocommit(self, autocommit: bool) -> None:
+        session = self.connection
+        is_idle = session.pgconn.transaction_status == _IDLE
         if not autocommit:
             self._handled_at_begin = id(sys.exc_info()[1])
-        session = self.connection
-        if session.autocommit != autocommit or session.pgconn.transaction_status != _IDLE:
+            # While connecting, too, a database without autocommit is told so.
+            if self.begins_itself and is_idle and self.settings_dict["AUTOCOMMIT"]:
+                return
+        if session.autocommit != autocommit or not is_idle:
             # Nothing is sent, yet setting what is set takes as long as all else of a checkout.
             super()._set_autocommit(autocommit)  # type: ignore[misc]
 
@@ -266,7 +262,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         )
 
     def _configure_pooled(self, connection: Connection) -> None:
-        _prepare(connection)
+        connection_prepare(connection)
         connection.watch_for_farewell()
         self._configure_connection(connection)  # type: ignore[attr-defined]
         (result,) = connection.exchange(HISTORY_SQL.encode())
@@ -276,38 +272,6 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         pool = self._connection_pools.get(self.alias)
         if pool is not None:
             pool.counted[name] += 1
-
-
-def _limits(config: PoolSettings, options: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of a connection that give every wait an end: defaults, and what is added to the server's options."""
-    defaults = {
-        "connect_timeout": config.connect_timeout,
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 30_000,
-        # Who it is, in pg_stat_activity.
-        "fallback_application_name": process_role(),
-    }
-    # PgBouncer refuses such options, and a session's settings would be somebody else's a moment later: there the
-    # client's patience alone ends a statement.
-    if config.pgbouncer:
-        return defaults, {}
-    limits = {
-        "statement_timeout": config.command_timeout,
-        # A person or a program waits for the answer, and a thread with it. Relays, tasks and commands may wait.
-        "lock_timeout": config.lock_timeout if is_serving_requests() else 0,
-    }
-    # What the deployment set itself stays.
-    ours = [f"-c {name}={round(limit * 1000)}" for name, limit in limits.items() if limit and name not in options]
-    return defaults, {"options": " ".join([options, *ours]).strip()} if ours else {}
-
-
-def _prepare(connection: Connection) -> None:
-    limit = pool_settings().command_timeout
-    connection.patience = limit + GRACE if limit else None
-    connection.observed_factory = _CURSORS.get(connection.cursor_factory)
-    connection.slow_from = observed_from()
 
 
 register_pools(pool_stats)

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, ProgrammingError, connection, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
+from psycopg.pq import TransactionStatus
 
 from dbresilience.errors import ConnectionLost, LockHeld, NestedTransaction
 from dbresilience.transactions import run_in_transaction
@@ -241,3 +243,60 @@ def test_runs_inside_join_it_where_there_are_no_savepoints(accounts: str) -> Non
     assert joined == ["UPDATE"]
     assert apart == ["SAVEPOINT", "UPDATE", "RELEASE"]
     assert balance(1) == 103
+
+
+def test_it_ends_its_server_side_cursors_with_itself(accounts: str) -> None:
+    def read() -> list[bool]:
+        with connection.chunked_cursor() as rows, connection.cursor() as cursor:
+            rows.execute("SELECT id FROM account ORDER BY id")
+            cursor.execute("SELECT is_holdable FROM pg_cursors WHERE name LIKE '_django_curs%'")
+            return [held for (held,) in cursor.fetchall()]
+
+    inside = run_in_transaction(read)
+    outside = read()
+
+    assert (inside, outside) == ([False], [True])
+
+
+def test_it_joins_no_transaction_that_somebody_began_behind_djangos_back(accounts: str) -> None:
+    before = balance(1)
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+
+    with pytest.raises(ProgrammingError):
+        run_in_transaction(lambda: add(1, 5))
+
+    with connection.cursor() as cursor:
+        cursor.execute("ROLLBACK")
+    assert balance(1) == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_leaves_a_session_in_which_every_statement_commits(accounts: str, fails: bool) -> None:
+    def work() -> None:
+        add(1, 5)
+        if fails:
+            raise ValueError
+
+    with pytest.raises(ValueError) if fails else nullcontext():
+        run_in_transaction(work)
+    add(2, 7)
+    session = connection.connection
+    seen = session.pgconn.transaction_status, session.autocommit, connection.get_autocommit()
+    connection.close()
+
+    assert seen == (TransactionStatus.IDLE, True, True)
+    assert (balance(1), balance(2)) == (100 if fails else 105, 107)
+
+
+def test_it_keeps_to_a_database_without_autocommit(accounts: str) -> None:
+    other = connection.copy()
+    other.settings_dict = {**other.settings_dict, "AUTOCOMMIT": False}
+    other.begins_itself = True
+
+    other.ensure_connection()
+
+    try:
+        assert (other.get_autocommit(), other.connection.autocommit) == (False, False)
+    finally:
+        other.close()

@@ -124,7 +124,7 @@ def test_it_ends_a_statement_that_a_silent_peer_never_answers(settings: object) 
         Proxy(known["HOST"], int(known["PORT"])) as proxy,
         pooled_alias(HOST="127.0.0.1", PORT=str(proxy.port)) as wrapper,
     ):
-        patch.setattr("dbresilience.postgresql.base.GRACE", 0.2)
+        patch.setattr("dbresilience.postgresql.limits.GRACE", 0.2)
         wrapper.ensure_connection()
         proxy.silent = True
         with pytest.raises(OperationalError, match="did not answer in time"):
