@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+
+import structlog
 from django.apps import AppConfig
 
 
@@ -11,6 +14,9 @@ class DbresilienceConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        if not structlog.is_configured():
+            # By default structlog prints to stdout, where commands print their answers.
+            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         from dbresilience.checks import checks_register
         from dbresilience.conf import lock_settings, pool_settings, retry_settings
         from dbresilience.monitor.conf import monitor_settings

@@ -32,6 +32,9 @@ _PLUMBING: Final = (
     "/dbresilience/postgresql/",
     "/contextlib.py",
     "/django/utils/asyncio.py",
+    # Twice for each middleware.
+    "/django/core/handlers/exception.py",
+    "/django/utils/deprecation.py",
     "/django/test/",
 )
 

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.handlers.exception import convert_exception_to_response
 from django.core.signals import request_finished, request_started
 from django.db import InterfaceError, OperationalError, connection, connections, transaction
 from django.dispatch import Signal
+from django.http import HttpRequest, HttpResponse
+from django.middleware.http import ConditionalGetMiddleware
+from django.test import RequestFactory
 
 from dbresilience.postgresql.base import DatabaseWrapper
 from dbresilience.postgresql.watcher import watch_once
@@ -76,6 +80,23 @@ def test_it_reports_who_holds_a_connection_and_from_where(pooled: DatabaseWrappe
     assert warning["backend"] == pooled.connection.info.backend_pid  # type: ignore[union-attr]
     assert warning["last_statement"] == "SELECT ?, ?"
     assert pool_of(pooled).stats().long_holds == 1
+
+
+def test_it_names_the_view_and_no_middleware(pooled: DatabaseWrapper, watched: Watched) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        borrow_somewhere_special()
+        return HttpResponse()
+
+    handler = convert_exception_to_response(ConditionalGetMiddleware(convert_exception_to_response(view)))
+    handler(RequestFactory().get("/"))
+    age_by(pooled, 61)
+
+    (warning,) = watched()
+
+    text = "\n".join(warning["borrowed_at"])
+    assert ".view: borrow_somewhere_special()" in text
+    assert "convert_exception_to_response" not in text
+    assert "MiddlewareMixin" not in text
 
 
 def test_it_passes_over_the_calls_of_the_backend_alone(pooled: DatabaseWrapper) -> None:

@@ -1,0 +1,85 @@
+"""``dbresilience/README.md``, followed as it is written, in a project that has no other app of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+pytestmark = [pytest.mark.feature("B7", "B8", "F2"), pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "dbresilience" / "README.md").read_text()
+AWAY = {"PGHOST": "127.0.0.1", "PGPORT": "1"}
+
+
+@pytest.fixture
+def database() -> Iterator[dict[str, str]]:
+    """An empty database, as the environment that the page reads."""
+    url = urlsplit(os.environ["DATABASE_URL"])
+    name = f"shop_{secrets.token_hex(4)}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield {
+            "PGDATABASE": name,
+            "PGHOST": str(url.hostname),
+            "PGPORT": str(url.port),
+            "PGUSER": str(url.username),
+            "PGPASSWORD": url.password or "",
+        }
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def written(after: str) -> str:
+    """The first block of Python after these words."""
+    return re.search(rf"{re.escape(after)}.*?```python\n(.*?)```", TEXT, re.DOTALL).group(1)  # type: ignore[union-attr]
+
+
+# Takes longer than other tests: each step is a process of its own, as it is for the reader.
+def test_it_works_as_it_is_written(tmp_path: Path, database: dict[str, str]) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **database}
+
+    def run(*arguments: str, text: str = "", status: int = 0, **more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment | more,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    settings = tmp_path / "shop" / "settings.py"
+    run("-m", "django", "startproject", "shop", ".")
+    run("manage.py", "startapp", "orders")
+    settings.write_text(settings.read_text() + written("`shop/settings.py`") + written("Celery's children"))
+    (tmp_path / "orders" / "models.py").write_text(written("`orders/models.py`"))
+    run("manage.py", "makemigrations", "orders")
+    run("manage.py", "migrate")
+    said = run("manage.py", "shell", "-v", "0", text=written("## Transactions"))
+    healthy = json.loads(run("manage.py", "db_health", "--json"))
+    away = json.loads(run("manage.py", "db_health", "--json", status=2, **AWAY))
+
+    assert "once, whatever happens" in said
+    assert "unique orders_order ('number',) orders_order_number_key" in said
+    assert healthy["summary"]["status"] == "healthy"
+    assert away["summary"]["reachable"] is False
+
+
+def test_it_lists_every_check_there_is() -> None:
+    source = (ROOT / "dbresilience" / "checks.py").read_text()
+
+    assert set(re.findall(r"`dbresilience\.([EW]\d+)`", TEXT)) == set(re.findall(r'"dbresilience\.([EW]\d+)"', source))
