@@ -199,6 +199,17 @@ def test_a_large_payload_is_on_its_page_once_and_only_when_asked_for(
     assert first.count('href="?whole=1"') == 1 + replaceable
 
 
+def test_what_replaced_a_large_payload_is_told_shortly(dead: Delivery, client: Client) -> None:
+    Delivery.objects.update(envelope={**dead.envelope, "payload": {"text": "x" * 50_000 + "the end"}})
+    address = f"/admin/outbox/delivery/{dead.pk}"
+
+    client.post(f"{address}/do/replace/", {"payload": '{"text": "small"}', "reason": "large"})
+    page = client.get(f"{address}/change/").content.decode()
+
+    assert ">small</td>" in page
+    assert page.count("the end") == 0
+
+
 def test_a_large_event_is_shown_when_asked_for(collector: Collector, client: Client) -> None:
     with transaction.atomic():
         event = publish(new("a", payload={"text": "x" * 50_000 + "the end"}))
