@@ -118,8 +118,15 @@ def failures_record(
     }
     with connection.cursor() as cursor:
         cursor.execute(RECORD_SQL, values)
-        cursor.execute(CARRY_SQL, values)
+    skips_carry(build_id=build_id, projection=projection.name, events=[event.id for event in events])
     return waits.count(None)
+
+
+def skips_carry(*, build_id: int, projection: str, events: Sequence[int]) -> None:
+    """Skip those events that fail in a build and were skipped in another; the caller holds the lock of its row."""
+    values: dict[str, Any] = {"build": build_id, "projection": projection, "event_id": list(events)}
+    with connection.cursor() as cursor:
+        cursor.execute(CARRY_SQL, values)
 
 
 def _fingerprint(projection: Projection, failed: Failed) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from django.db import Error, connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from dbresilience.transactions import run_in_transaction
@@ -15,6 +16,7 @@ from outbox.failures import is_database_trouble
 from outbox.models import StoredEvent
 from outbox.reading import Waiting, aggregates_read
 from outbox.retention import log_is_whole
+from projections.failures import skips_carry
 from projections.models import Build, Detour, Failure, FailureState, Strategy
 from projections.models.build import FED
 from projections.models.failure import ACTIVE
@@ -80,8 +82,12 @@ def _resolve(failure_id: int, strategy: str, actor: str, note: str, compensation
     found = Failure.objects.filter(pk=failure_id).values_list("build_id", flat=True).first()
     if found is None:
         raise FailureNotFound
-    # The lock of the build first, as the runner takes it: whatever follows is alone with the build's rows.
-    build = Build.objects.select_for_update().get(pk=found)
+    # The lock of the build first, as the runner takes it: whatever follows is alone with the build's rows. What is
+    # skipped is skipped in the other builds as well: all are locked, in the order of their ids as for a switch.
+    same = Build.objects.filter(pk=found).values("projection")
+    wanted = Q(pk=found) | Q(projection__in=same, state__in=FED) if chosen is Strategy.SKIP else Q(pk=found)
+    builds = {one.pk: one for one in Build.objects.select_for_update().filter(wanted).order_by("pk")}
+    build = builds.pop(found)
     failure = Failure.objects.select_for_update().get(pk=failure_id)
     if failure.state not in ACTIVE or build.state not in FED:
         raise AlreadyResolved
@@ -108,6 +114,8 @@ def _resolve(failure_id: int, strategy: str, actor: str, note: str, compensation
     failure.save(update_fields=["state", "next_retry_at", "resolved_at", "strategy", "resolution", "resolved_by"])
     detour.due = Now()
     detour.save(update_fields=["due", "next_sequence", "rebuild"])
+    for other in builds:
+        skips_carry(build_id=other, projection=failure.projection, events=[failure.event_id])
     audit_record(
         actor=actor,
         action=f"projection_failure.{'retried' if failure.state == FailureState.RETRYING else 'resolved'}",

@@ -7,13 +7,14 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from django.db import connection
+from django.db.models import QuerySet
 from django.urls import reverse
 
 from operations.errors import ProblemError
 from operations.troubles.rows import hours_of, ids_as_numbers, rows_wanted
 from operations.troubles.sources import COUNTED_AT_MOST, RETRIED_AT_ONCE, Trouble, TroubleGroup, TroubleSource
 from projections.access import RESOLVE
-from projections.models import Failure, FailureState, Strategy
+from projections.models import BuildState, Failure, FailureState, Strategy
 from projections.resolving import failure_resolve
 
 # The kinds of what waits for a person, by the partial index of what is active; what it said stays unread.
@@ -24,14 +25,16 @@ SELECT f.fingerprint, f.projection, f.event_type, f.error_class, f.code, count(*
          FILTER (WHERE f.first_failed_at > statement_timestamp() - interval '24 hours')
   FROM (SELECT id, fingerprint, projection, event_type, error_class, code, first_failed_at, last_failed_at
           FROM projections_failure
-         WHERE state = 'manual' AND fingerprint = COALESCE(%(fingerprint)s, fingerprint)
+         WHERE build_id IN (SELECT id FROM projections_build WHERE state = 'live')
+           AND state = 'manual' AND fingerprint = COALESCE(%(fingerprint)s, fingerprint)
          ORDER BY id DESC LIMIT %(most)s) f
  GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC, 1 LIMIT 100
 """
 
 
 class ManualFailures(TroubleSource):
-    """Failures whose ladder has ended. Those that are retried by themselves need nobody yet.
+    """Failures of what readers see whose ladder has ended. Those that are retried by themselves need nobody yet, and a
+    build that is being filled, or kept for a way back, fails at the same events again.
 
     What an error said may quote rows, so it is shown on the failure's own page alone.
     """
@@ -42,7 +45,7 @@ class ManualFailures(TroubleSource):
     retry_permission = RESOLVE
 
     def counts(self) -> Mapping[str, int]:
-        rows = Failure.objects.filter(state=FailureState.MANUAL).order_by()
+        rows = _manual().order_by()
         return {"manual": rows[:COUNTED_AT_MOST].count()}
 
     def groups(self, *, fingerprint: str | None = None) -> Sequence[TroubleGroup]:
@@ -67,9 +70,7 @@ class ManualFailures(TroubleSource):
     def troubles(
         self, *, fingerprint: str | None = None, ids: Sequence[str] | None = None, after: str = "", limit: int = 50
     ) -> Sequence[Trouble]:
-        rows = rows_wanted(
-            Failure.objects.filter(state=FailureState.MANUAL), fingerprint=fingerprint, ids=ids, after=after
-        )
+        rows = rows_wanted(_manual(), fingerprint=fingerprint, ids=ids, after=after)
         return [
             Trouble(
                 id=str(one.pk),
@@ -98,3 +99,7 @@ class ManualFailures(TroubleSource):
     def list_url(self, fingerprint: str) -> str:
         # A search by fingerprint.
         return f"{reverse('admin:projections_failure_changelist')}?q={quote(fingerprint)}"
+
+
+def _manual() -> QuerySet[Failure]:
+    return Failure.objects.filter(state=FailureState.MANUAL, build__state=BuildState.LIVE)

@@ -64,7 +64,9 @@ def test_failures_are_listed_and_resolved(failing: Failure) -> None:
         run("projection_failures", "resolve", 0, "--strategy", "skip")
 
     assert listed[1] == 1
-    assert listed[0].startswith(f"{failing.pk}  totals  retrying  deposited of account bad  poison IntegrityError: ")
+    assert listed[0].startswith(
+        f"{failing.pk}  totals #{failing.build_id}  retrying  deposited of account bad  poison IntegrityError: "
+    )
     assert resolved[1] == 0
     assert run("projection_failures", "list") == ("No active failures.", 0)
     assert AuditEntry.objects.get().actor.startswith("shell:")

@@ -23,6 +23,7 @@ from projections.rebuilding import (
 )
 from projections.resolving import failure_resolve
 from projections.runner import projections_run_once
+from projections.troubles import ManualFailures
 from projections.verifying import projection_verify
 from tests.customers.races import in_threads
 from tests.projections.conftest import accounts, deposit, live, publish_deposits
@@ -268,6 +269,45 @@ def test_what_a_person_skipped_stays_skipped_in_a_new_build(totals: type[Totals]
     assert carried.resolution == f"Decided for build {skipped.build_id}: a test of the bank"
     # Nobody has decided about the other one, and its build says so.
     assert Failure.objects.get(build=new, aggregate_id="worse").state == "retrying"
+
+
+def test_what_is_skipped_meanwhile_is_skipped_in_all_builds(totals: type[Totals]) -> None:
+    publish_deposits("a", deposit("bad", -500), "bad", deposit("fixed", -500))
+    projections_run_once()
+    new = rebuild_start(name="totals", actor=ANN)
+    projections_run_once()
+    failing = Failure.objects.filter(state="retrying").count()
+    old = live()
+
+    failure_resolve(failure_id=Failure.objects.get(build=old, aggregate_id="bad").pk, strategy="skip", actor=ANN)
+    fixed = Failure.objects.get(build=old, aggregate_id="fixed")
+    failure_resolve(failure_id=fixed.pk, strategy="manual_fix", actor=ANN, note="booked by hand")
+    for _ in range(3):
+        projections_run_once()
+    compared = rebuild_compare(name="totals")
+
+    carried = Failure.objects.get(build=new, aggregate_id="bad")
+    assert failing == 4
+    assert (carried.state, carried.strategy, carried.resolution) == ("resolved", "skip", f"Decided for build {old.pk}.")
+    # Nobody has put right the rows of the new build.
+    assert Failure.objects.get(build=new, aggregate_id="fixed").state == "retrying"
+    assert (compared.failing, all(table.is_same for table in compared.tables)) == (1, True)
+
+
+def test_an_event_is_one_trouble_whatever_builds_fail_at_it(totals: type[Totals]) -> None:
+    publish_deposits("a", deposit("bad", -500))
+    projections_run_once()
+    rebuild_start(name="totals", actor=ANN)
+    projections_run_once()
+    Failure.objects.update(state="manual", next_retry_at=None)
+    source = ManualFailures()
+
+    (group,) = source.groups()
+    (trouble,) = source.troubles()
+
+    assert Failure.objects.count() == 2
+    assert (source.counts(), group.count) == ({"manual": 1}, 1)
+    assert trouble.id == group.sample_id == str(Failure.objects.get(build=live()).pk)
 
 
 def test_the_comparison_tells_of_events_that_only_the_new_build_cannot_apply(totals: type[Totals]) -> None:

@@ -5,6 +5,7 @@ from django.db import connection
 
 from operations.long_actions.runner import operations_run_once
 from operations.models import Operation, OperationItem
+from outbox.sequencing import Sequencer
 from projections.models import Failure
 from projections.replaying import replay_start
 from projections.resolving import failure_resolve
@@ -58,3 +59,18 @@ def test_an_aggregate_that_is_named_is_computed_anew_whatever_was_done_by_hand(p
 
     assert accounts()["fixed"] == (1, 2)
     assert operation.state == "completed"
+
+
+def test_it_computes_rows_as_they_were_at_the_checkpoint_and_no_later_ones(totals: type[Totals]) -> None:
+    publish_deposits("a", "a")
+    projections_run_once()
+    publish_deposits("a", "b")
+    # They have a place in the log, and the runner has not come to them yet: it would apply them again.
+    Sequencer().sequence_once()
+
+    replay(to_sequence=live().cursor)
+    replayed = accounts()
+    projections_run_once()
+
+    assert replayed == {"a": (2, 2)}
+    assert accounts() == {"a": (3, 3), "b": (1, 1)}

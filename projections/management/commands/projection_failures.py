@@ -70,6 +70,6 @@ class Command(BaseCommand):
 def _line(one: dict[str, Any]) -> str:
     message = (one["error_message"].splitlines() or [""])[0][:120]
     return (
-        f"{one['id']}  {one['projection']}  {one['state']}  {one['event_type']} of {one['aggregate_type']}"
-        f" {one['aggregate_id']}  {one['error_class']} {one['error_type']}: {message}"
+        f"{one['id']}  {one['projection']} #{one['build']}  {one['state']}  {one['event_type']} of"
+        f" {one['aggregate_type']} {one['aggregate_id']}  {one['error_class']} {one['error_type']}: {message}"
     )
