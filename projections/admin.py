@@ -23,7 +23,7 @@ from projections.failures import FINGERPRINT_LENGTH
 from projections.models import Build, Failure, FailureAttempt, Strategy
 from projections.models.failure import ACTIVE
 from projections.registry import projection_names, projections
-from projections.resolving import failure_resolve
+from projections.resolving import AlreadyResolved, failure_resolve
 
 STATES: Final[dict[str, Tone]] = {"retrying": "warn", "manual": "bad", "resolved": "good"}
 TRIED_AGAIN: Final = (Strategy.RETRY, Strategy.REBUILD_AGGREGATE)
@@ -218,6 +218,9 @@ class FailureAdmin(RecordAdmin):
         for number in list(queryset.filter(state__in=ACTIVE).values_list("pk", flat=True)):
             try:
                 failure_resolve(failure_id=number, strategy=strategy, actor=actor_of(request), note=note)
+            except AlreadyResolved:
+                # Skipped with the same event of another build a moment ago, or by somebody else.
+                continue
             except ProblemError as exc:
                 refused = exc.detail
             else:

@@ -11,6 +11,7 @@ from django.db import connection
 from operations.long_actions.runner import operations_run_once
 from operations.models import AuditEntry, Operation
 from projections.models import Build, Failure
+from projections.rebuilding import rebuild_start
 from projections.runner import projections_run_once
 from tests.projections.conftest import accounts, deposit, live, publish_deposits
 from tests.projections.models_of_tests import Totals
@@ -170,3 +171,17 @@ def test_verify_exits_with_one_when_a_row_differs(failing: Failure) -> None:
         run("projection_verify", "totals", "--build", 0)
     with pytest.raises(CommandError, match="projection named"):
         run("projection_verify", "nothing")
+
+
+@pytest.mark.feature("E3")
+def test_what_fails_in_two_builds_is_skipped_at_once(failing: Failure) -> None:
+    rebuild_start(name="totals", actor="user:ann")
+    projections_run_once()
+    both = list(Failure.objects.order_by("pk").values_list("pk", flat=True))
+
+    done = run("projection_failures", "resolve", *both, "--strategy", "skip")
+    with pytest.raises(CommandError, match=f"{both[0]}: This failure is resolved already. 0 were resolved before."):
+        run("projection_failures", "resolve", *both, "--strategy", "skip")
+
+    assert len(both) == len(done[0].splitlines()) == 2
+    assert set(Failure.objects.values_list("state", "strategy")) == {("resolved", "skip")}

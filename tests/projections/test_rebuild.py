@@ -247,6 +247,36 @@ def test_a_comparison_takes_both_builds_from_their_runners(totals: type[Totals])
     assert found == [True]
 
 
+def test_a_switch_waits_for_the_batch_that_readers_are_about_to_see(totals: type[Totals]) -> None:
+    publish_deposits(*["a"] * 10)
+    projections_run_once()
+    rebuild_start(name="totals", actor=ANN)
+    projections_run_once()
+    publish_deposits("a")
+    inside, go_on = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def hold(batch: Batch) -> None:
+        # The older build's turn comes first: it is the one that readers see.
+        if not inside.is_set():
+            inside.set()
+            assert go_on.wait(60)
+
+    Totals.before = staticmethod(hold)
+
+    def switch() -> None:
+        assert inside.wait(60)
+        connection.cursor().execute("SELECT 1")
+        threading.Timer(0.2, go_on.set).start()
+        rebuild_switch(name="totals", actor=ANN)
+        seen.append(accounts()["a"])
+
+    errors = in_threads(projections_run_once, switch)
+
+    assert errors == []
+    assert seen == [(11, 11)]
+
+
 def test_what_a_person_skipped_stays_skipped_in_a_new_build(totals: type[Totals]) -> None:
     publish_deposits("a", deposit("bad", -500), "bad", deposit("worse", -500))
     projections_run_once()

@@ -12,7 +12,7 @@ from projections.documents import failure_document
 from projections.management.printing import as_json
 from projections.models import Failure, Strategy
 from projections.models.failure import ACTIVE
-from projections.resolving import failure_resolve
+from projections.resolving import AlreadyResolved, failure_resolve
 
 
 class Command(BaseCommand):
@@ -52,6 +52,7 @@ class Command(BaseCommand):
 
     def _resolve(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         done: list[dict[str, Any]] = []
+        active = set(Failure.objects.filter(pk__in=options["id"], state__in=ACTIVE).values_list("pk", flat=True))
         for number in options["id"]:
             try:
                 failure = failure_resolve(
@@ -62,7 +63,10 @@ class Command(BaseCommand):
                     compensation=options["compensation"],
                 )
             except ProblemError as exc:
-                raise CommandError(f"{number}: {exc.detail} {len(done)} were resolved before.") from exc
+                if not isinstance(exc, AlreadyResolved) or number not in active:
+                    raise CommandError(f"{number}: {exc.detail} {len(done)} were resolved before.") from exc
+                # Skipped with the same event of another build a moment ago.
+                failure = Failure.objects.get(pk=number)
             done.append(failure_document(failure, with_detail=True))
         return done
 
