@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from django.conf import LazySettings
 
+from outbox.consuming.attempting import Halted
 from outbox.consuming.messages import Message
 from outbox.errors import OutageError, PermanentError
 from outbox.models import InboxMessage, ParkedMessage
@@ -146,7 +147,6 @@ def test_it_blames_nobody_when_nothing_can_be_handled(kafka: Kafka, book: Book) 
     kafka.send("a", 1)
     kafka.send("b", 1)
     worker = kafka.worker()
-    from outbox.consuming.attempting import Halted
 
     with pytest.raises(Halted):
         worker.run_until_idle()
@@ -157,6 +157,21 @@ def test_it_blames_nobody_when_nothing_can_be_handled(kafka: Kafka, book: Book) 
     assert before == [("a", 1)]
     assert book.lines == [("a", 1), ("b", 1)]
     assert not ParkedMessage.objects.exists()
+
+
+def test_what_was_fetched_and_not_handled_is_left_to_the_next_worker(kafka: Kafka, book: Book) -> None:
+    book.fails = lambda message: OutageError("The warehouse is away.") if message.aggregate_id == "c" else None
+    for key in "abcd":
+        kafka.send(key, 1)
+
+    with pytest.raises(Halted):
+        kafka.work()
+    # As it leaves it commits how far it came, and no further.
+    kafka.leave()
+    book.fails = lambda message: None
+    kafka.work()
+
+    assert book.lines == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
 
 
 def test_a_constraint_that_speaks_at_commit_blames_its_own_message(kafka: Kafka, book: Book) -> None:
