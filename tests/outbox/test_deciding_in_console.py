@@ -309,3 +309,27 @@ def test_it_refuses_a_reason_that_cannot_be_stored(dead: Delivery, staff_client:
 
     assert answer.status_code == 400
     assert Delivery.objects.get(pk=dead.pk).state == "dead"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "outbox/subscription/",
+        "outbox/subscription/collector/change/",
+        "outbox/delivery/",
+        "outbox/delivery/{delivery}/change/",
+        "outbox/storedevent/",
+        "outbox/parkedmessage/",
+        "operations/operation/",
+        "operations/operation/plan/",
+        "troubles/",
+    ],
+)
+def test_staff_without_a_permission_sees_nothing(dead: Delivery, address: str) -> None:
+    client = Client()
+    client.force_login(User.objects.create_user("newcomer", is_staff=True))
+
+    answer = client.get(f"/admin/{address.format(delivery=dead.pk)}")
+
+    assert answer.status_code == 403
+    assert "no bad today" not in answer.content.decode()
