@@ -26,9 +26,12 @@ from tests.customers.sync.memory import Call
 pytestmark = pytest.mark.django_db
 
 
-def refuse(side: Side, error: IntegrationError) -> None:
+def refuse(side: Side, error: IntegrationError, *, method: str = "") -> None:
+    """The other side answers every call so, or those of one kind."""
+
     def strike(call: Call) -> None:
-        raise error
+        if method in ("", call.method):
+            raise error
 
     side.world.before.append(strike)
 
@@ -81,6 +84,24 @@ def test_it_gives_up_what_was_refused_until_somebody_changes_it(side: Side) -> N
     state = side.state(customer)
     assert (state.status, state.attempts, state.last_error_class) == ("in_sync", 0, "")
     assert side.remote(customer) == {"name": "Ada", "phone": "1"}
+
+
+@pytest.mark.feature("C12", "G4")
+def test_a_refused_change_is_not_taken_for_agreed(side: Side) -> None:
+    """Else the next look would take the other side's old value for newer, and undo the change here."""
+    customer = side.linked(name="Ada")
+    refuse(side, PermanentError("Invalid name.", code="invalid"), method="update")
+    customer_update(customer_id=customer.pk, changes={"name": "Ada L."})
+    side.poke()
+    side.sync(customer)
+    side.world.before.clear()
+
+    SyncState.objects.filter(customer=customer).look_again()
+    side.rest()
+
+    customer.refresh_from_db()
+    assert customer.name == "Ada L."
+    assert side.remote(customer)["name"] == "Ada L."
 
 
 @pytest.mark.feature("C12")

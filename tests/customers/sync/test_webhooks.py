@@ -99,6 +99,24 @@ def test_it_marks_the_row_dirty_in_the_class_of_webhooks(side: Side) -> None:
     assert Webhook.objects.latest("id").outcome == "poked"
 
 
+@pytest.mark.feature("G2", "G3")
+@pytest.mark.django_db
+def test_it_asks_nobody_about_what_is_known_already(side: Side) -> None:
+    """Somebody's change that was taken in, told once more by a message of its own."""
+    customer = side.linked(name="Ada")
+    side.world.edit(side.state(customer).remote_id or "", name="Ada L.")
+    told = side.world.messages[-1]
+    side.rest()
+    side.world.calls.clear()
+
+    side.world.messages.append({**told, "id": "evt_again"})
+    side.rest()
+
+    webhook = Webhook.objects.latest("id")
+    assert (webhook.outcome, webhook.reason) == ("ignored", "nothing new: an echo")
+    assert side.world.calls == []
+
+
 @pytest.mark.feature("G2")
 @pytest.mark.django_db
 @pytest.mark.parametrize("order", [1, -1])
