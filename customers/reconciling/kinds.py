@@ -26,7 +26,9 @@ from customers.integrations import (
 )
 from customers.models import Customer, Drift, ReconcileRun, SyncState
 from customers.reconciling.calling import BulkCalls
-from customers.reconciling.steps import CHUNK, READERS, Steps, chain_ended, put_off, run_open
+from customers.reconciling.items import put_off
+from customers.reconciling.pages import READERS
+from customers.reconciling.steps import CHUNK, Steps, chain_ended, run_open
 from customers.sync.trying_again import integration_named
 from operations.audit import SYSTEM
 from operations.long_actions.beginning import operation_begin

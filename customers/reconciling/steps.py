@@ -7,45 +7,30 @@ one of them · ``close``: the end. A step that is repeated after its worker died
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F
 from django.db.models.functions import Now
 
-from customers.integrations import IntegrationError, RecordPage, RemoteRecord
 from customers.models import Drift, ReconcileRun
 from customers.reconciling.calling import BulkCalls
-from customers.reconciling.comparing import page_compare
 from customers.reconciling.conf import reconcile_settings
-from customers.reconciling.drifts import drift_end, drift_gone, drift_record, missing_record
+from customers.reconciling.drifts import drift_end, drift_gone, drift_record
 from customers.reconciling.examining import record_examine, unpushed_examine
 from customers.reconciling.findings import Finding
-from customers.reconciling.importing import Imported, records_import
+from customers.reconciling.items import items_exist, look_item, plain_data
+from customers.reconciling.pages import Pages
 from customers.reconciling.repairs import RepairRefused, drift_repair
 from dbresilience.transactions import run_in_transaction
 from operations.long_actions.kinds import Batch, Item, NewItem, Outcome, failed, skipped, succeeded
 from operations.models import ItemState, OperationItem
 
-PAGES_MOST: Final = 10
-PAGES_SECONDS: Final = 0.4
-READERS: Final = 8
-# A window that has no beginning is halved as if it began so long ago; one that is shorter is not halved.
-_UNKNOWN: Final = timedelta(days=3_650)
-_SHORTEST: Final = timedelta(seconds=10)
 CHUNK: Final = 5_000
 SWEPT_AT_ONCE: Final = 20_000
 
-SEEN_SQL: Final = """
-INSERT INTO customers_reconcileseen (operation_id, remote_id)
-SELECT %(operation)s, remote_id FROM unnest(%(ids)s::text[]) AS given (remote_id) ORDER BY remote_id
-ON CONFLICT DO NOTHING
-"""
 # The next sync states in the order of their ids, and those of them that should have been on a page and were not. A row
 # that is younger than the comparison, or at work, is none of them.
 UNSEEN_SQL: Final = """
@@ -96,6 +81,7 @@ class Steps:
         self._until = datetime.fromisoformat(batch.filter["until"])
         self._only = set(batch.filter.get("only") or Drift.Kind.values)
         self._imports_only = imports_only
+        self._pages = Pages(batch, call, only=self._only, imports_only=imports_only)
 
     def take(self, item: Item) -> Outcome:
         """Carry one step out.
@@ -109,92 +95,14 @@ class Steps:
     def _page(self, item: Item) -> Outcome:
         if self._items("page:", ItemState.FAILED):
             return skipped(item, "given_up", "Another page could not be read.")
-        after, then, count = item.data["after"], [], 0
-        oldest: datetime | None = None
-        same: list[RemoteRecord] = []
-        ends = time.monotonic() + PAGES_SECONDS
-        since = datetime.fromisoformat(item.data["since"]) if item.data["since"] else None
-        until = datetime.fromisoformat(item.data["until"])
-        while True:
-            try:
-                page = self._read(since, until, after)
-            except IntegrationError:
-                if not count:
-                    raise
-                break
-            then += [_look(remote_id=remote_id) for remote_id in self._compared(page, same)]
-            after, count = page.after, count + 1
-            oldest = page.records[-1].created_at if page.records else oldest
-            if not after or count >= PAGES_MOST or time.monotonic() > ends:
-                break
-        if same:
-            run_in_transaction(lambda: self._settle(same, ()))
-        if after:
-            then += self._following(item, after, oldest)
-        return succeeded(item, f"{count} pages", then=then)
-
-    def _following(self, item: Item, after: str, oldest: datetime | None) -> Sequence[NewItem]:
-        """The rest of a window; as two when there are fewer readers than may be, for each waits for its answers."""
-        number, window = item.data["number"] + 1, item.data["window"]
-        rest = {**_plain(item.data), "number": number, "after": after}
-        since = item.data["since"]
-        begins = datetime.fromisoformat(since) if since else oldest and oldest - _UNKNOWN
-        if len(self._batch.items) < READERS and oldest and begins and oldest - begins > _SHORTEST:
-            # On whole seconds, for so the other side compares them.
-            middle = (begins + (oldest - begins) / 2).replace(microsecond=0).isoformat()
-            older = {**rest, "since": since, "until": middle, "after": "", "number": 0, "window": f"{window}.{number}"}
-            newer = {**rest, "since": middle}
-            return [
-                NewItem(f"page:{window}:{number}", newer),
-                NewItem(f"page:{window}.{number}:0", older),
-            ]
-        return [NewItem(f"page:{window}:{number}", rest)]
-
-    def _read(self, since: datetime | None, until: datetime, after: str) -> RecordPage:
-        found: RecordPage = self._call(lambda: self._integration.page(since=since, until=until, after=after))
-        return found
-
-    def _compared(self, page: RecordPage, same: list[RemoteRecord]) -> Sequence[str]:
-        """Settle one page, or leave it in ``same`` to be settled with others; ids of what must be looked at singly."""
-        compared = page_compare(self._integration, page.records)
-        unknown = compared.unknown if Drift.Kind.MISSING_HERE in self._only else []
-        if not unknown:
-            same += page.records
-            return [] if self._imports_only else compared.odd
-        done = run_in_transaction(lambda: self._settle(page.records, unknown))
-        return [*done.unlinked, *([] if self._imports_only else compared.odd)]
-
-    def _settle(self, records: Sequence[RemoteRecord], unknown: Sequence[RemoteRecord]) -> Imported:
-        done = Imported()
-        new = self._seen(records)
-        missing = 0
-        if unknown and self._dry_run:
-            # Counted once, however often a page comes: only those that were not seen before are new.
-            missing = len([record for record in unknown if record.remote_id in new])
-            if not self._imports_only:
-                missing_record(self._integration, unknown, operation_id=self._operation_id)
-        elif unknown:
-            done = records_import(self._integration, unknown)
-            missing = len(done.customers) + len(done.unlinked) + len(done.singly)
-        ReconcileRun.objects.filter(operation_id=self._operation_id).update(
-            compared=F("compared") + len(new),
-            missing=F("missing") + missing,
-            imported=F("imported") + len(done.customers),
-        )
-        return done
-
-    def _seen(self, records: Sequence[RemoteRecord]) -> set[str]:
-        ids = [record.remote_id for record in records]
-        with connection.cursor() as cursor:
-            cursor.execute(SEEN_SQL + " RETURNING remote_id", {"operation": self._operation_id, "ids": ids})
-            return {row[0] for row in cursor.fetchall()}
+        return self._pages.take(item)
 
     def _unseen(self, item: Item) -> Outcome:
         if self._items("page:", ItemState.FAILED):
             return failed(item, "incomplete", "A page could not be read, so nobody knows what is missing there.")
         values = self._values(item) | {"operation": self._operation_id}
         last, ids = self._chunk(UNSEEN_SQL, values)
-        then = [_look(remote_id=remote_id) for remote_id in ids or ()]
+        then = [look_item(remote_id=remote_id) for remote_id in ids or ()]
         if last is None:
             return succeeded(item, then=[NewItem("unpushed:0", {"step": "unpushed", "after": FIRST_UUID})])
         return succeeded(item, then=[*then, NewItem(f"unseen:{last}", {"step": "unseen", "after": last})])
@@ -203,9 +111,9 @@ class Steps:
         if item.data["after"] == FIRST_UUID and self._items("look:", ItemState.PENDING, ItemState.STARTED):
             # One of those records may turn out to be that of a customer who seems to have none.
             number = item.data.get("number", 0) + 1
-            return succeeded(item, then=[NewItem(f"unpushed:0:{number}", {**_plain(item.data), "number": number})])
+            return succeeded(item, then=[NewItem(f"unpushed:0:{number}", {**plain_data(item.data), "number": number})])
         last, ids = self._chunk(UNPUSHED_SQL, self._values(item))
-        then = [_look(customer_id=customer_id) for customer_id in ids or ()]
+        then = [look_item(customer_id=customer_id) for customer_id in ids or ()]
         if last is None:
             return succeeded(item, then=[NewItem("deletes:1", {"step": "deletes", "number": 1})])
         return succeeded(item, then=[*then, NewItem(f"unpushed:{last}", {"step": "unpushed", "after": last})])
@@ -294,9 +202,7 @@ class Steps:
             return int(cursor.rowcount)
 
     def _items(self, prefix: str, *states: ItemState) -> bool:
-        """Whether there are steps of a kind in one of these states."""
-        rows = OperationItem.objects.filter(operation=self._operation_id, state__in=states, key__startswith=prefix)
-        return rows.exists()
+        return items_exist(self._operation_id, prefix, *states)
 
     def _values(self, item: Item) -> dict[str, Any]:
         return {
@@ -335,25 +241,3 @@ def chain_ended(batch: Batch, outcomes: Sequence[Outcome]) -> bool:
         operation=batch.operation_id, key__startswith="page:", state__in=[ItemState.PENDING, ItemState.STARTED]
     )
     return not rest.exclude(pk__in=pages).exists()
-
-
-def put_off(item: Item, *, failures: int) -> NewItem:
-    """The same step once more, later.
-
-    Args:
-        failures: how often it was put off for a failure, and not only for want of a token.
-    """
-    base, tries = item.key.partition("~")[0], int(item.data.get("tries", 0)) + 1
-    return NewItem(f"{base}~{tries}", {**item.data, "tries": tries, "failures": failures})
-
-
-def _look(*, remote_id: str = "", customer_id: str = "") -> NewItem:
-    name = remote_id or customer_id
-    if len(name) > 200:
-        name = hashlib.sha256(name.encode()).hexdigest()
-    data = {"step": "look", **({"remote_id": remote_id} if remote_id else {"customer_id": customer_id})}
-    return NewItem(f"look:{name}", data)
-
-
-def _plain(data: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name not in ("tries", "failures")}

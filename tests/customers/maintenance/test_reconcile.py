@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from customers.integrations import RetryableError
 from customers.models import Conflict, Customer, Drift, ReconcileSeen, SyncRequest, SyncState
-from customers.reconciling import kinds, steps
+from customers.reconciling import kinds, pages
 from customers.reconciling.drifts import drifts_prune_once
 from customers.reconciling.steps import Steps
 from customers.services import customer_create, customer_delete, customer_update
@@ -159,17 +159,15 @@ def test_it_takes_no_late_write_for_a_difference(both: StripeSide) -> None:
 
 def test_it_looks_again_at_what_moved_while_it_was_fetched(both: StripeSide, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page was read, then both sides moved on together: by the second look they agree."""
-    from customers.reconciling import steps
-
     ada, _ = linked(both, name="Ada")
-    compare = steps.page_compare
+    compare = pages.page_compare
 
     def late(*args: Any) -> Any:
         customer_update(customer_id=ada.pk, changes={"name": "Ada L."})
         both.rest()
         return compare(*args)
 
-    monkeypatch.setattr(steps, "page_compare", late)
+    monkeypatch.setattr(pages, "page_compare", late)
 
     status, result = reconcile()
 
@@ -434,7 +432,7 @@ def test_a_long_window_is_halved_until_there_are_enough_readers(
     both: StripeSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And every record is read, each by one reader or by the one that begins where it ended."""
-    monkeypatch.setattr(steps, "PAGES_MOST", 1)
+    monkeypatch.setattr(pages, "PAGES_MOST", 1)
     customers_fill(both.sandbox, 1_500, days=200)
 
     status, document = run("stripe_import")

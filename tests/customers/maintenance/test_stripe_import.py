@@ -14,7 +14,7 @@ from django.db import connection
 from customers.integrations import integration_get
 from customers.models import Conflict, Customer, Drift, ReconcileRun, SyncState
 from customers.reconciling.importing import records_import
-from customers.reconciling.steps import Steps
+from customers.reconciling.pages import Pages
 from customers.services import customer_create
 from customers.sync.webhooks import webhooks_process_once
 from dbresilience.transactions import run_in_transaction
@@ -107,12 +107,12 @@ def test_it_goes_on_where_it_was_killed(both: StripeSide) -> None:
     from zenskar.sandbox.stripe.dashboard import customers_fill
 
     customers_fill(both.sandbox, 450)
-    read = Steps._compared
+    read = Pages._compared
 
     def work() -> None:
         pages: list[Any] = []
 
-        def dying(self: Steps, page: Any, same: Any) -> Any:
+        def dying(self: Pages, page: Any, same: Any) -> Any:
             found = read(self, page, same)
             pages.extend(page.records)
             if len(pages) == 300:
@@ -120,7 +120,7 @@ def test_it_goes_on_where_it_was_killed(both: StripeSide) -> None:
             return found
 
         # At its third page with anybody on it, before that page is recorded.
-        Steps._compared = dying  # type: ignore[method-assign]
+        Pages._compared = dying  # type: ignore[method-assign]
         call_command("stripe_import")
 
     ended = child_run(work)

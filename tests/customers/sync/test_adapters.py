@@ -13,6 +13,7 @@ import pytest
 from pytest_django import Settings
 
 from customers import integrations
+from customers.integrations import configured
 from customers.models import SyncState
 from customers.services import customer_create, customer_delete, customer_update
 from customers.sync.engine import sync_once
@@ -36,10 +37,10 @@ def directory(settings: Settings) -> Iterator[Any]:
         "directory": "page_on_adapters.Directory",
         "memory": "tests.customers.sync.memory.MemoryIntegration",
     }
-    integrations._class_of.cache_clear()
+    configured._class_of.cache_clear()
     yield vars(module)["Directory"]
     del sys.modules[module.__name__]
-    integrations._class_of.cache_clear()
+    configured._class_of.cache_clear()
 
 
 def settle(side: Side) -> None:
