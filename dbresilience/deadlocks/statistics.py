@@ -9,15 +9,19 @@ from dbresilience.monitor.connection import MonitorConnection
 
 Severity = Literal["low", "medium", "high", "critical"]
 
-# Serves deadlock_groups: one row for each pair of tables and statements, most frequent first.
+# Serves deadlock_groups: one row for each pair of tables and statements, most frequent first. What was held and what
+# was waited for are of one victim: of the pair either may have been either.
 GROUPS_SQL: Final = """
-SELECT fingerprint, tables, count(*)::int AS count, min(at) AS first_at, max(at) AS last_at,
-       mode() WITHIN GROUP (ORDER BY held_table) AS held_table, mode() WITHIN GROUP (ORDER BY held_statement) AS
-       held_statement, mode() WITHIN GROUP (ORDER BY waited_table) AS waited_table,
-       mode() WITHIN GROUP (ORDER BY waited_statement) AS waited_statement,
-       max(nullif(other_statement, '')) AS other_statement, array_agg(DISTINCT code) FILTER (WHERE code <> '') AS code
-  FROM dbresilience_deadlock WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)
- GROUP BY fingerprint, tables ORDER BY count(*) DESC, max(at) DESC LIMIT 50
+SELECT fingerprint, tables, count, first_at, last_at, victim[1] AS held_table, victim[2] AS held_statement,
+       victim[3] AS waited_table, victim[4] AS waited_statement, other_statement, code
+  FROM (SELECT fingerprint, tables, count(*)::int AS count, min(at) AS first_at, max(at) AS last_at,
+               mode() WITHIN GROUP (ORDER BY ARRAY[held_table, held_statement, waited_table, waited_statement])
+               AS victim,
+               max(nullif(other_statement, '')) AS other_statement,
+               array_agg(DISTINCT code) FILTER (WHERE code <> '') AS code
+          FROM dbresilience_deadlock WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)
+         GROUP BY fingerprint, tables) AS pair
+ ORDER BY count DESC, last_at DESC LIMIT 50
 """
 # Serves deadlock_frequency: counts for each hour of the window that had any.
 HOURS_SQL: Final = """

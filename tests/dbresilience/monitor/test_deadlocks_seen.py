@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from dbresilience.deadlocks.seen import fingerprint_of, waits_of
 from dbresilience.models import Deadlock, Tally
+from dbresilience.monitor.figures import DAY
+from dbresilience.monitor.health import deadlocks_now
 from dbresilience.observations.names import TallyName
 from dbresilience.observations.writer import observations_write
 from dbresilience.statements import normalised, table_of
@@ -90,6 +93,21 @@ def test_it_tells_of_one_table_whose_rows_were_locked_in_opposite_order(accounts
 def test_it_gives_one_name_to_both_sides_of_a_pair() -> None:
     assert fingerprint_of(["a", "b"], "x", "y") == fingerprint_of(["a", "b"], "y", "x")
     assert fingerprint_of(["a", "b"], "x", "y") != fingerprint_of(["a", "c"], "x", "y")
+
+
+def test_it_shows_of_a_pair_what_one_victim_held_and_waited_for() -> None:
+    sides = [("account", "UPDATE account", "bank", "UPDATE bank"), ("bank", "UPDATE bank", "account", "UPDATE account")]
+    names = ("held_table", "held_statement", "waited_table", "waited_statement")
+    for side in sides:
+        victim = dict(zip(names, side, strict=True))
+        Deadlock.objects.create(at=timezone.now(), tables=["account", "bank"], fingerprint="f", processes=2, **victim)
+
+    found = deadlocks_now(DAY)
+
+    assert found is not None
+    (group,) = found["groups"]
+    assert group["count"] == 2
+    assert tuple(group[name] for name in names) in sides
 
 
 def test_it_reads_every_line_of_the_servers_account() -> None:
