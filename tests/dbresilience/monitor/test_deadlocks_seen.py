@@ -5,7 +5,9 @@ from django.db import connection
 from django.utils import timezone
 
 from dbresilience.deadlocks.seen import fingerprint_of, waits_of
+from dbresilience.deadlocks.statistics import lock_order
 from dbresilience.models import Deadlock, Tally
+from dbresilience.monitor.connection import monitor_connection
 from dbresilience.monitor.figures import DAY
 from dbresilience.monitor.health import deadlocks_now
 from dbresilience.observations.names import TallyName
@@ -108,6 +110,13 @@ def test_it_shows_of_a_pair_what_one_victim_held_and_waited_for() -> None:
     (group,) = found["groups"]
     assert group["count"] == 2
     assert tuple(group[name] for name in names) in sides
+
+
+def test_it_orders_tables_by_name_where_none_refers_to_another() -> None:
+    with monitor_connection() as session:
+        order = lock_order(session, ["shop_order", "shop_article", "shop_customer"])
+
+    assert order == ["shop_article", "shop_customer", "shop_order"]
 
 
 def test_it_reads_every_line_of_the_servers_account() -> None:
