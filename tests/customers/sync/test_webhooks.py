@@ -99,6 +99,25 @@ def test_it_marks_the_row_dirty_in_the_class_of_webhooks(side: Side) -> None:
     assert Webhook.objects.latest("id").outcome == "poked"
 
 
+@pytest.mark.feature("G1", "G2")
+@pytest.mark.django_db
+def test_a_message_about_our_own_create_is_that_customers(side: Side) -> None:
+    """Its answer was lost: the message is a reason to find out, and no record that nobody knows."""
+    customer = customer_create(name="Ada")
+    side.poke()
+    side.world.lose_answers(1, method="create")
+    side.sync(customer)
+
+    side.hear()
+
+    state = SyncState.objects.get()
+    assert (state.customer_id, state.priority, state.poke_count) == (customer.pk, Priority.INTERACTIVE, 2)
+    side.rest()
+    assert [call.method for call in side.world.writes() if call.changed] == ["create"]
+    assert len(side.world.living()) == 1
+    assert Customer.objects.count() == 1
+
+
 @pytest.mark.feature("G2", "G3")
 @pytest.mark.django_db
 def test_it_asks_nobody_about_what_is_known_already(side: Side) -> None:
