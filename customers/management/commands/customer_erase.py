@@ -12,7 +12,7 @@ from customers.api.serializers import erasure_representation
 from customers.erasing.obstacles import erasure_allow, erasure_obstacles
 from customers.erasing.services import customer_erase
 from customers.errors import CustomerError
-from customers.models import Customer
+from customers.models import Customer, Erasure
 from operations.shell import shell_actor
 
 
@@ -40,6 +40,9 @@ class Command(BaseCommand):
             found = Customer.objects.filter(pk=customer_id).first()
             if found is None:
                 raise CommandError("There is no such customer.")
+            if (erased := Erasure.objects.filter(pk=customer_id).first()) is not None:
+                self._tell(erased, options)
+                return
             what = "deleted" if found.deleted_at else "active"
             said = f"Customer {customer_id} ({what}, version {found.version}) would be erased for good. Add --apply."
             obstacles = erasure_obstacles(customer_id)
@@ -54,9 +57,12 @@ class Command(BaseCommand):
             erasure = customer_erase(customer_id=customer_id, actor=shell_actor(), origin="shell")
         except CustomerError as exc:
             raise CommandError(exc.detail) from exc
+        self._tell(erasure, options)
+
+    def _tell(self, erasure: Erasure, options: dict[str, Any]) -> None:
         if options["json"]:
             self.stdout.write(json.dumps(erasure_representation(erasure)))
         elif erasure.finished_at:
-            self.stdout.write(f"Customer {customer_id} is erased; nothing can bring the data back.")
+            self.stdout.write(f"Customer {erasure.pk} is erased; nothing can bring the data back.")
         else:
-            self.stdout.write(f"Customer {customer_id} is erased; waits for {'; '.join(erasure.waits_for)}.")
+            self.stdout.write(f"Customer {erasure.pk} is erased; waits for {'; '.join(erasure.waits_for)}.")

@@ -109,12 +109,14 @@ def test_it_erases_by_command_when_it_is_told_to(stripe_side: StripeSide, collec
     projections_run_once()
     told = StringIO()
     call_command("customer_erase", str(customer.pk), "--apply", "--json", stdout=told)
+    call_command("customer_erase", str(customer.pk), stdout=out)
 
-    dry, begun = out.getvalue().splitlines()
+    dry, begun, asked = out.getvalue().splitlines()
     assert "would be erased for good. Add --apply." in dry
     assert "quimby" not in out.getvalue().lower()
     assert untouched == "Zuzanna Quimby"
     assert "waits for" in begun
+    assert asked == f"Customer {customer.pk} is erased; nothing can bring the data back."
     assert json.loads(told.getvalue())["state"] == "erased"
     assert gone()
     with pytest.raises(CommandError, match="no such customer"):
