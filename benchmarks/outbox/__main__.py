@@ -78,7 +78,7 @@ def _measure(part: str, options: argparse.Namespace) -> list[Row]:
             ours=lambda: m.drain_ours("uniform", events),
             hand=lambda: m.drain_hand("uniform", events),
         )
-        return [_at_least("drain to Kafka, of a loop by hand", found, "ours", "hand", 0.5)]
+        return [_at_least("drain to Kafka, of a loop by hand", found, "ours", "hand", 0.6)]
     if part == "peer":
         found = m.interleaved(
             runs, ours=lambda: m.drain_ours("uniform", events), peer=lambda: m.drain_peer(max(2_000, events // 10))
