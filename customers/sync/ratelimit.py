@@ -39,6 +39,7 @@ from django.db.models import QuerySet
 
 from customers.integrations import Integration, RateLimited
 from customers.models import Priority, SyncAccount
+from dbresilience.prepared import prepared_rows
 
 # Of the rate: what is not spent.
 _SPARED: Final = 0.02
@@ -298,9 +299,8 @@ class Gate:
         return Turn(moment, time.monotonic() - begins)
 
     def _row(self, sql: str, parameters: dict[str, Any]) -> Any:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
-            return cursor.fetchone()
+        rows = prepared_rows(sql, parameters)
+        return rows[0] if rows else None
 
     def _account(self) -> QuerySet[SyncAccount]:
         return SyncAccount.objects.filter(**self._key)
