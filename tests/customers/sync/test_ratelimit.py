@@ -107,6 +107,20 @@ def test_it_does_not_wait_for_moments_of_a_clock_that_was_put_back(world: object
 
 @pytest.mark.feature("G5")
 @pytest.mark.django_db
+def test_it_starts_no_call_whose_moment_comes_when_the_account_is_closed(world: object) -> None:
+    tested = gate(10)
+    tested.take(Priority.INTERACTIVE, patience=0)
+    moment, wait = tested._reserved(Priority.INTERACTIVE, time.monotonic() + 60)
+    gate(10).close(60, "Too many.")
+
+    with pytest.raises(NoToken) as caught:
+        tested._awaited(moment, max(wait, 0.1))
+
+    assert (caught.value.code, caught.value.message) == ("closed", "Too many.")
+
+
+@pytest.mark.feature("G5")
+@pytest.mark.django_db
 def test_it_pauses_longer_when_it_was_refused_a_moment_ago(world: object) -> None:
     gate(10).take(Priority.INTERACTIVE, patience=0)
 
@@ -177,6 +191,31 @@ def test_a_bulk_call_stands_back_behind_people_and_gets_its_turn_all_the_same(wo
 
     assert got[Priority.INTERACTIVE] > got[Priority.WEBHOOK] > 0
     assert got[Priority.INTERACTIVE] > got[Priority.BULK] > 0
+
+
+@pytest.mark.feature("G5")
+@pytest.mark.django_db
+@pytest.mark.parametrize(("priority", "comes_back_in"), [(Priority.WEBHOOK, 20), (Priority.BULK, 30)])
+def test_a_class_that_got_nothing_stands_in_line_like_a_person_once(
+    world: object, priority: Priority, comes_back_in: float
+) -> None:
+    tested, ends = gate(10), time.monotonic() + 60
+    tested.take(Priority.INTERACTIVE, patience=0)
+
+    def people_come() -> None:
+        now = time.time()
+        SyncAccount.objects.update(starts=[now + 30, now + 20, now + 10], due=now + 55)
+
+    people_come()
+    _, wait = tested._reserved(priority, ends)
+    people_come()
+    with pytest.raises(NoToken) as caught:
+        tested.take(priority, patience=1)
+
+    # Behind them, and without waiting for any of them to pass.
+    assert wait > 50
+    # Then it asks again when but one call, or none, is ahead of it.
+    assert caught.value.retry_after == pytest.approx(comes_back_in, abs=5)
 
 
 @pytest.mark.feature("G5")
