@@ -19,6 +19,7 @@ from customers.errors import CustomerBusy
 from customers.integrations import Unreachable
 from customers.models import Customer, Erasure, Saga, SagaStep, SyncRequest, SyncState
 from customers.sagas.beginning import Wanted, saga_begin
+from customers.sagas.lease import SagaLease, sagas_claim
 from customers.sagas.runner import sagas_due_once, sagas_prune_once
 from customers.sagas.running import saga_run
 from tests.customers.races import in_threads
@@ -98,6 +99,26 @@ def test_workers_go_on_with_all_that_is_due(side: Side) -> None:
     assert (waiting, done) == (2, 2)
     assert Saga.objects.filter(status="done").count() == Customer.objects.count() == len(side.world.records) == 5
     assert sagas_due_once() == 0
+    nothing_is_left()
+
+
+@pytest.mark.feature("C11", "C9")
+def test_whoever_was_overtaken_ends_nothing(side: Side) -> None:
+    """Suspected dead at the last step, where all becomes visible; the one that took over ends it."""
+    overtaken = saga_begin(Wanted(action=Action.CREATE, values={"name": "Ada"}))
+    taken: list[SagaLease] = []
+
+    def overtake(step: str) -> None:
+        if step == "local started":
+            leases_run_out()
+            taken.extend(sagas_claim(limit=1, seconds=60))
+
+    ended = saga_run(overtaken, on_step=overtake)
+
+    assert (ended, len(taken), Customer.objects.count()) == (None, 1, 0)
+    assert saga_run(taken[0]) is not None
+    assert Customer.objects.get().name == "Ada"
+    assert len(side.world.living()) == 1
     nothing_is_left()
 
 
