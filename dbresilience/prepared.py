@@ -7,12 +7,18 @@ takes three times as long as running it. A kept statement is parsed and planned 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 
+from dbresilience.errors import ConnectionLost
 from dbresilience.postgresql.cursors import ServerBindingCursor
+from dbresilience.sqlstate import sqlstate_of
 from dbresilience.typed_settings import truth
+
+# The session no longer has the statement (invalid_sql_statement_name), or keeps a plan for a table that has other
+# columns now (feature_not_supported). Neither ran anything.
+_STALE: Final = frozenset({"26000", "0A000"})
 
 
 class _KeepingCursor(ServerBindingCursor):
@@ -23,16 +29,34 @@ class _KeepingCursor(ServerBindingCursor):
 def prepared_rows(sql: str, params: Mapping[str, Any], *, using: str = DEFAULT_DB_ALIAS) -> list[tuple[Any, ...]]:
     """The rows of a statement that the session keeps from the first time on.
 
-    For constant texts whose plan does not depend on the values, and whose columns no migration gives another type: a
-    session that kept the statement before is refused its answer after. Behind PgBouncer nothing is kept, for the next
-    one may be run by another session.
+    For constant texts whose plan does not depend on the values. A session that has lost what it kept, or whose tables
+    were given other columns meanwhile, is closed: outside of a transaction the statement is repeated in another one,
+    and inside it is the transaction that is to be run again. Behind PgBouncer nothing is kept, for the next one may be
+    run by another session.
 
     Args:
         sql: returns rows, and says of which type its parameters are where the columns do not: they are bound in the
             server.
         params: by name.
         using: alias of the database.
+
+    Raises:
+        ConnectionLost: in a transaction, which did not commit: the session was closed, as said above.
     """
+    try:
+        return _rows(sql, params, using)
+    except Error as exc:
+        if sqlstate_of(exc) not in _STALE:
+            raise
+        connection = connections[using]
+        connection.connection.close()
+        if connection.in_atomic_block:
+            raise ConnectionLost("The session no longer has a statement that it kept.") from exc
+    connection.close()
+    return _rows(sql, params, using)
+
+
+def _rows(sql: str, params: Mapping[str, Any], using: str) -> list[tuple[Any, ...]]:
     connection = connections[using]
     with connection.cursor() as cursor:
         if connection.queries_logged:

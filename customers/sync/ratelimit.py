@@ -52,6 +52,8 @@ _KEPT: Final = 0.12
 _COUNTED: Final = 100
 # Seconds before its moment at which a call asks whether it may start at all.
 _LEAD: Final = 0.02
+# Seconds ahead of now, beyond which no moment is reserved: twice the longest patience.
+_SANE: Final = 10.0
 # Seconds; a start that is later than that is written down.
 _LATE: Final = 0.005
 # Seconds beyond the usual after which a call is taken for one that arrived late, and by how much at most.
@@ -64,9 +66,9 @@ _SILENCES_TOLERATED: Final = 3
 _CLOSED_AT_MOST: Final = 15.0
 
 # The next free moment, reserved unless the account is closed, the wait is too long or too many are ahead of this class.
-# The first part takes the row's lock; the clock is read after it. What lies more than a minute ahead nobody reserved:
-# the clock was put back. ``wait`` is the time until the moment, or until it is worth to ask again: when no more are
-# ahead than may be.
+# The first part takes the row's lock; the clock is read after it. What lies further ahead than anybody's patience was
+# reserved by nobody: the clock was put back. ``wait`` is the time until the moment, or until it is worth to ask again:
+# when no more are ahead than may be.
 TAKE_SQL: Final = """
 WITH account AS MATERIALIZED (
     SELECT id, starts, due, failures, error, COALESCE(EXTRACT(EPOCH FROM closed_until), 0)::float8 AS opens,
@@ -76,8 +78,8 @@ WITH account AS MATERIALIZED (
        FOR NO KEY UPDATE),
 clock AS MATERIALIZED (SELECT *, EXTRACT(EPOCH FROM clock_timestamp())::float8 AS now FROM account),
 sane AS MATERIALIZED (
-    SELECT id, failures, error, opens, turn_at, now, CASE WHEN due < now + 60 THEN due ELSE 0 END AS due,
-           ARRAY(SELECT one FROM unnest(starts) one WHERE one < now + 60 ORDER BY one DESC) AS starts
+    SELECT id, failures, error, opens, turn_at, now, CASE WHEN due < now + %(sane)s THEN due ELSE 0 END AS due,
+           ARRAY(SELECT one FROM unnest(starts) one WHERE one < now + %(sane)s ORDER BY one DESC) AS starts
       FROM clock),
 place AS MATERIALIZED (
     SELECT sane.*, GREATEST(now, due - %(kept)s, starts[%(counted)s] + %(window)s) AS moment,
@@ -181,6 +183,7 @@ class Gate:
             "apart": self._apart,
             "kept": _KEPT,
             "counted": counted,
+            "sane": _SANE,
             "window": (1 + _MARGIN) * counted / rate,
         }
         self._failures = 0
