@@ -93,11 +93,12 @@ orders: Final = extend_schema_view(
     get=extend_schema(
         operation_id="petstore_orders_list",
         summary="Show the order book",
-        description="A read model, newest orders first.",
+        description="A read model, newest orders first; next is the address of the page of older ones, or null.",
         tags=_TAGS,
         parameters=[
             OpenApiParameter("customer_id", str, description="only the orders of this customer"),
             OpenApiParameter("page_size", int, description="1 to 200, 50 by default"),
+            OpenApiParameter("after", str, description="id of an order; only those that were placed before it"),
             _WAIT,
         ],
         responses=_answers(400, 503, conflict="The event, or one before it, could not be applied to the order book."),

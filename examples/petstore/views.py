@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -66,6 +67,7 @@ class OrderListQuery(StrictSerializer):
     customer_id = serializers.CharField(max_length=255, required=False)
     wait_for = serializers.CharField(max_length=40, required=False)
     page_size = serializers.IntegerField(min_value=1, max_value=200, default=50)
+    after = serializers.CharField(max_length=100, required=False)
 
 
 class OrderQuery(StrictSerializer):
@@ -98,10 +100,21 @@ class OrderView(ShopView):
     def get(self, request: Request) -> Response:
         query = _validated(OrderListQuery(data=query_values(request)))
         require_applied(query.get("wait_for"), OrderBook.name)
-        rows = OrderBookEntry.objects.order_by("-ordered_at")
+        # By petstore_orders_newest or petstore_orders_of_customer; orders of one instant are told apart by their ids.
+        rows = OrderBookEntry.objects.order_by("-ordered_at", "-order_id")
         if "customer_id" in query:
             rows = rows.filter(customer_id=query["customer_id"])
-        return Response({"results": [_entry(row) for row in rows[: query["page_size"]]]}, headers=_UNCACHED)
+        if "after" in query:
+            rows = _older(rows, query["after"])
+        size, older = query["page_size"], None
+        found = list(rows[: size + 1])
+        if len(found) > size:
+            parameters = request.query_params.copy()
+            parameters["after"] = found[size - 1].pk
+            # It is there already.
+            parameters.pop("wait_for", None)
+            older = request.build_absolute_uri(f"{request.path}?{parameters.urlencode()}")
+        return Response({"results": [_entry(row) for row in found[:size]], "next": older}, headers=_UNCACHED)
 
     @idempotent(subject=lambda body: f"order:{body['order_id']}")
     def post(self, request: Request) -> Response:
@@ -197,6 +210,19 @@ class HealthView(ShopView):
 
 class _UserId(StrictSerializer):
     user_id = serializers.RegexField(r"^[A-Za-z0-9_.:@-]{1,100}$")
+
+
+def _older(rows: QuerySet[OrderBookEntry], order_id: str) -> QuerySet[OrderBookEntry]:
+    """What comes after this order in the order book.
+
+    Raises:
+        ValidationError: it has no such order.
+    """
+    last = OrderBookEntry.objects.filter(pk=order_id).first()
+    if last is None:
+        raise serializers.ValidationError({"after": ["The order book has no such order."]})
+    same_instant = Q(ordered_at=last.ordered_at, order_id__lt=last.pk)
+    return rows.filter(Q(ordered_at__lt=last.ordered_at) | same_instant, ordered_at__lte=last.ordered_at)
 
 
 def _entry(row: OrderBookEntry) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from django.conf import LazySettings, settings
 from django.contrib.auth.models import Permission
 from django.contrib.auth.models import User as User_
 from django.test import Client
+from django.utils import timezone
 
 from customers.sync.pokes import SyncPokes
 from examples.petstore.errors import OutOfStock
-from examples.petstore.models import Order, Pet, User
+from examples.petstore.models import Order, OrderBookEntry, Pet, User
 from examples.petstore.services import order_place
 from outbox.deciding import deliveries_skip
 from outbox.models import Delivery, StoredEvent
@@ -207,6 +208,32 @@ def test_the_order_book_shows_an_order_that_was_just_placed(shop: Api) -> None:
     assert [row["order_id"] for row in own] == [orders[3]["order_id"], orders[1]["order_id"]]
     assert shop.get(f"{SHOP}/orders/nothing").status_code == 404
     assert projection_verify(name="order_book").count == 0
+
+
+@pytest.mark.feature("H3", "D3")
+@pytest.mark.parametrize("narrowed", ["", "&customer_id=c1"])
+def test_the_order_book_leads_from_page_to_page(shop: Api, narrowed: str) -> None:
+    placed = [made(shop.post(f"{SHOP}/orders", {"customer_id": f"c{n % 2}", "pet_id": pet(shop)})) for n in range(6)]
+    projections_run_once()
+    # All in one instant: none may be left out or come twice.
+    OrderBookEntry.objects.update(ordered_at=timezone.now())
+
+    pages, address = [], f"{SHOP}/orders?page_size=2&wait_for={placed[-1]['event_ids'][-1]}{narrowed}"
+    while address:
+        pages.append(made(shop.get(address)))
+        address = pages[-1]["next"]
+
+    wanted = sorted((one["order_id"] for one in placed if not narrowed or one["customer_id"] == "c1"), reverse=True)
+    assert [row["order_id"] for page in pages for row in page["results"]] == wanted
+    assert len(pages) == -(-len(wanted) // 2)
+
+
+@pytest.mark.feature("H3", "D3")
+def test_the_order_book_goes_on_only_after_an_order_that_it_has(shop: Api) -> None:
+    refused = shop.get(f"{SHOP}/orders?after=order_1")
+
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["pointer"] == "/after"
 
 
 @pytest.mark.feature("H3")
