@@ -59,15 +59,11 @@ class FailureAdmin(RecordAdmin):
     change_form_template = "projections/failure.html"
     list_display = (
         "id",
-        "projection",
-        "build_id",
+        "read_model",
         "event_type",
         "aggregate_id",
         "state_badge",
-        "error_class",
         "code",
-        "attempts",
-        "next_retry_at",
         "last_failed_at",
     )
     list_display_links = ("id",)
@@ -157,6 +153,10 @@ class FailureAdmin(RecordAdmin):
     @admin.display(description="state")
     def state_badge(self, failure: Failure) -> SafeString:
         return badge(failure.state, STATES[failure.state])
+
+    @admin.display(description="read model")
+    def read_model(self, failure: Failure) -> str:
+        return f"{failure.projection} #{failure.build_id}"
 
     @admin.display(description="decided by")
     def decided_by(self, failure: Failure) -> str:

@@ -163,7 +163,8 @@ class ReplayKind(Kind):
                 }
             )
         if aggregate_type and aggregate_type != projection.keyed_by:
-            raise ValidationError({"aggregate_type": [f"Rows belong to one {projection.keyed_by}."]})
+            told = f"Each row of {projection.name} belongs to one {projection.keyed_by}."
+            raise ValidationError({"aggregate_type": [told]})
 
 
 def replay_start(

@@ -37,7 +37,7 @@ def charts(hours: int) -> list[Chart]:
     def rate(*path: str) -> Points:
         return _rates(values(*path))
 
-    def chart(title: str, unit: str = "", **lines: Points) -> Chart:
+    def chart(title: str, unit: str = "", /, **lines: Points) -> Chart:
         series = [Series(name.replace("_", " "), points) for name, points in lines.items()]
         return replace(line_chart(title, series, unit=unit, start=start, end=end), since=since)
 
@@ -63,12 +63,10 @@ def charts(hours: int) -> list[Chart]:
         chart("Transactions", "/s", committed=rate("database", "commits"), rolled_back=rate("database", "rollbacks")),
         chart(
             "Errors and time-outs, last hour",
-            errors=values("last_hour", "errors"),
-            time_outs=values("last_hour", "timeouts"),
+            **{"errors": values("last_hour", "errors"), "time-outs": values("last_hour", "timeouts")},
         ),
-        chart(
-            "Deadlocks", "/h", seen_by_the_server=[(at, _scaled(v, 3600)) for at, v in rate("database", "deadlocks")]
-        ),
+        # Few and far between: one as a rate an hour would read like sixty.
+        chart("Deadlocks since the point before", seen_by_the_server=_changes(values("database", "deadlocks"))),
         chart("Blocks found in memory", "%", hits=values("database", "cache_hit_rate", factor=100)),
         chart("Size of the database", "MB", size=values("database", "bytes", factor=1 / 1_048_576)),
     ]
@@ -89,10 +87,17 @@ def _scaled(value: float | None, factor: float) -> float | None:
 
 
 def _rates(points: Points) -> Points:
-    """Change a second between neighbours; None where the counter was reset or there is no neighbour."""
+    """Change a second between neighbours; None where it is not known."""
+    return [
+        (at, None if change is None else change / (at - before).total_seconds())
+        for (before, _), (at, change) in zip(points, _changes(points), strict=False)
+    ]
+
+
+def _changes(points: Points) -> Points:
+    """Change between neighbours; None where the counter was reset or a neighbour is not known."""
     found: list[tuple[dt.datetime, float | None]] = []
     for (before, old), (at, new) in itertools.pairwise(points):
-        seconds = (at - before).total_seconds()
-        is_known = old is not None and new is not None and new >= old and seconds > 0
-        found.append((at, (new - old) / seconds if is_known else None))  # type: ignore[operator]
+        is_known = old is not None and new is not None and new >= old and at > before
+        found.append((at, new - old if is_known else None))  # type: ignore[operator]
     return found

@@ -35,6 +35,8 @@ from projections.replaying import ReplayKind, replay_start
 from projections.resetting import projection_reset, reset_token
 
 TONES: Final = {"healthy": "good", "degraded": "warn", "critical": "bad", "offline": "bad"}
+_LABELS: Final = {"filter": "", "from_sequence": "From position", "to_sequence": "To position"}
+"""What refusals call a field, and what the page calls it."""
 GROUPS_AT_MOST: Final = 20
 GROUPED_AT_MOST: Final = 10_000
 
@@ -118,7 +120,7 @@ def _act(request: HttpRequest, name: str) -> HttpResponse | dict[str, Any]:
         except ProblemError as exc:
             messages.error(request, exc.detail)
         except ValidationError as exc:
-            messages.error(request, named_refusals(exc.detail))
+            messages.error(request, named_refusals(exc.detail, _LABELS))
         else:
             if isinstance(shown, dict):
                 return shown

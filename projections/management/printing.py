@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -13,10 +14,16 @@ def as_json(document: Any) -> str:
     return json.dumps(document, cls=DjangoJSONEncoder)
 
 
-def named_refusals(detail: Any) -> str:
-    """A validation error in one line."""
+def named_refusals(detail: Any, names: Mapping[str, str] | None = None) -> str:
+    """A validation error in one line.
+
+    Args:
+        detail: what a serializer or a service refused, by field.
+        names: what the reader calls the fields; one whose name is empty is left out, and what is under it stays.
+    """
     if isinstance(detail, dict):
-        return "; ".join(f"{name}: {named_refusals(value)}" for name, value in detail.items())
+        found = [((names or {}).get(name, name), named_refusals(value, names)) for name, value in detail.items()]
+        return "; ".join(f"{name}: {text}" if name else text for name, text in found)
     if isinstance(detail, list):
         return " ".join(str(value) for value in detail)
     return str(detail)

@@ -155,12 +155,22 @@ def test_an_operator_replays_after_a_dry_run(failing: Failure, staff_client: Mak
     assert accounts()["a"] == (3, 1)
 
 
-@pytest.mark.parametrize("given", [{"from_sequence": "x"}, {"from_sequence": "999999999"}, {"to_sequence": "-5"}])
-def test_it_says_what_is_wrong_with_a_range(failing: Failure, staff_client: MakeClient, given: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"from_sequence": "x"}, "From position: A whole number."),
+        ({"from_sequence": "999999999"}, "From position: The range is backwards, or begins beyond the end of the log."),
+        ({"to_sequence": "-5"}, "To position: "),
+        ({"to_sequence": "999999999"}, "To position: The log ends at "),
+    ],
+)
+def test_it_says_what_is_wrong_with_a_range(
+    failing: Failure, staff_client: MakeClient, given: dict[str, str], told: str
+) -> None:
     answer = staff_client("operator").post(PAGE, {"action": "replay", **given}, follow=True)
 
     assert answer.status_code == 200
-    assert 'class="error"' in answer.content.decode()
+    assert f'class="error">{told}' in answer.content.decode()
 
 
 def test_a_reset_is_asked_for_twice(failing: Failure, staff_client: MakeClient) -> None:
@@ -220,6 +230,7 @@ def test_a_kind_of_failure_leads_to_the_list_in_which_all_of_it_is_decided(
     (group,) = ManualFailures().groups(fingerprint=kind)
     page = client.get(PAGE).content.decode()
     trouble = client.get(f"/admin/troubles/group/?source=read_models&group={kind}").content.decode()
+    listed = client.get("/admin/projections/failure/").content.decode()
     told = client.post(
         address,
         {
@@ -232,7 +243,7 @@ def test_a_kind_of_failure_leads_to_the_list_in_which_all_of_it_is_decided(
 
     assert (group.count, group.hours[-1], sum(group.hours)) == (3, 3, 3)
     assert f'href="{address}"' in page and f'href="{address}"' in trouble
-    assert "bad1" in client.get("/admin/projections/failure/").content.decode()
+    assert "bad1" in listed and f"totals #{live().pk}" in listed
     assert "3 go on." in told
     assert Failure.objects.exclude(state="resolved").get().aggregate_id == "odd"
 

@@ -28,7 +28,9 @@ class Command(ReportCommand):
         yield f"slow statements, 24 h    {shown(performance['slow_queries_24h'])}"
         yield f"errors, last hour        {shown(performance['errors_last_hour'])}"
         yield f"deadlocks, 24 h          {shown(reliability['deadlocks_24h'])}"
-        yield f"recovery success rate    {shown(reliability['recovery_success_rate'])}"
+        came_through = reliability["recovery_success_rate"]
+        percent = None if came_through is None else round(came_through * 100, 1)
+        yield f"retries came through     {shown(percent, ' %')}"
         for alert in found["alerts"]:
             yield f"{alert['level']}: {alert['message']}"
         for text in found["recommendations"]:

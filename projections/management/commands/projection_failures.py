@@ -64,7 +64,8 @@ class Command(BaseCommand):
                 )
             except ProblemError as exc:
                 if not isinstance(exc, AlreadyResolved) or number not in active:
-                    raise CommandError(f"{number}: {exc.detail} {len(done)} were resolved before.") from exc
+                    before = f" This command resolved before it: {', '.join(str(one['id']) for one in done)}."
+                    raise CommandError(f"{number}: {exc.detail}{before if done else ''}") from exc
                 # Skipped with the same event of another build a moment ago.
                 failure = Failure.objects.get(pk=number)
             done.append(failure_document(failure, with_detail=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rest_framework.exceptions import ValidationError
@@ -13,6 +13,16 @@ from operations.long_actions.planning import operation_plan
 from operations.shell import counted, shell_actor
 from projections.management.printing import as_json, named_refusals
 from projections.replaying import ReplayKind, replay_start
+
+OPTIONS: Final = {
+    "filter": "",
+    "projection": "",
+    "from_sequence": "--from",
+    "to_sequence": "--to",
+    "aggregate_type": "--aggregate",
+    "aggregate_id": "--aggregate",
+}
+"""What refusals call a field, and what it is called here."""
 
 
 class Command(BaseCommand):
@@ -55,5 +65,5 @@ class Command(BaseCommand):
         except ProblemError as exc:
             raise CommandError(exc.detail) from exc
         except ValidationError as exc:
-            raise CommandError(named_refusals(exc.detail)) from exc
+            raise CommandError(named_refusals(exc.detail, OPTIONS)) from exc
         self.stdout.write(as_json(document) if options["json"] else line)

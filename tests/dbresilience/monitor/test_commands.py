@@ -78,6 +78,15 @@ def test_it_warns_with_a_status_and_names_what_to_do(settings: Any) -> None:
     assert "recommended:" in diagnosis[1]
 
 
+def test_it_shows_a_share_in_percent_beside_the_others() -> None:
+    names = {"retry_recovered": 3, "retry_given_up": 1}
+    Tally.objects.bulk_create(Tally(span=timezone.now(), name=name, key="", count=n) for name, n in names.items())
+
+    _, text = run("db_health")
+
+    assert "retries came through     75.0 %" in text
+
+
 def test_it_shows_every_process_with_a_pool() -> None:
     ProcessReport.objects.create(process="web:7:1", role="gunicorn", reported_at=timezone.now(), pools=[POOL])
 

@@ -127,6 +127,17 @@ def test_it_begins_its_charts_with_the_first_sample(history: None) -> None:
     assert last - first > WIDTH / 2
 
 
+def test_one_deadlock_is_one_and_not_a_rate(history: None) -> None:
+    newest = Sample.objects.latest("minute")
+    newest.figures["database"]["deadlocks"] = 1
+    newest.save()
+
+    legends = {chart.title: chart.legend for chart in charts(1)}
+
+    assert legends["Deadlocks since the point before"] == [("seen by the server", "1", 1)]
+    assert [label for label, *_ in legends["Errors and time-outs, last hour"]] == ["errors", "time-outs"]
+
+
 def test_it_says_when_its_history_begins_and_writes_times_as_everywhere(
     history: None, staff_client: MakeClient
 ) -> None:
