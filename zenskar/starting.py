@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +48,8 @@ def command_line(arguments: list[str]) -> None:
     With ``--traceback`` a server that is away is told with the whole traceback, as any other error is.
 
     Raises:
-        SystemExit: with status 1, a setting is wrong; with 69 (``EX_UNAVAILABLE``), a server cannot be reached.
+        SystemExit: with status 1, a setting is wrong; with 69 (``EX_UNAVAILABLE``), a server cannot be reached; with
+            141, as of any program that SIGPIPE ends, whoever read what the command prints has gone.
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zenskar.settings")
     quiet = not os.environ.get("LOG_LEVEL") and not SERVICES.intersection(arguments[1:2])
@@ -56,14 +59,32 @@ def command_line(arguments: list[str]) -> None:
         # What the pool tells of each attempt to connect is told once, at the end.
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     try:
-        with wrong_settings_told():
-            execute_from_command_line(_understood(arguments))
+        try:
+            with wrong_settings_told():
+                execute_from_command_line(_understood(arguments))
+        finally:
+            # What is still held back goes out here and not while Python ends, where nobody could deal with its failing.
+            if sys.stdout:  # None when it was closed before the start
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Not by SIGPIPE's own action: that would also end the process when a server closes its connection.
+        if not (sys.stdout and _is_unread(sys.stdout.fileno())):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (OperationalError, InterfaceError, RedisAway, RedisSilent) as exc:
         away = "" if "--traceback" in arguments else _away(exc)
         if not away:
             raise
         sys.stderr.write(f"{away} {_HINT}\n")
         sys.exit(os.EX_UNAVAILABLE)
+
+
+def _is_unread(file: int) -> bool:
+    """Whether it is a pipe, or a connection, whose reader has gone, as ``head`` does when it has its lines."""
+    polled = select.poll()
+    polled.register(file, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in polled.poll(0))
 
 
 def _understood(arguments: list[str]) -> list[str]:

@@ -26,19 +26,19 @@ _WORDS: dict[str, str] = {"stuck": "Stuck"}
 
 
 class SagaStatusFilter(SimpleListFilter):
-    """Those that are under way, turned back or stuck: each by a partial index."""
+    """Those that are under way, turned back or stuck, each by a partial index, and those done: nearly all of them."""
 
     title = "status"
     parameter_name = "stands"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("open", "Under way"), ("stuck", "Stuck"), ("undone", "Undone")]
+        return [("open", "Under way"), ("stuck", "Stuck"), ("undone", "Undone"), ("done", "Done")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Saga]) -> QuerySet[Saga]:
         match self.value():
             case "open":
                 return queryset.filter(status__in=OPEN)
-            case "stuck" | "undone" as status:
+            case "stuck" | "undone" | "done" as status:
                 return queryset.filter(status=status)
             case _:
                 return queryset

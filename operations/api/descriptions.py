@@ -35,7 +35,7 @@ _EXAMPLE: Final = OpenApiExample(
     "A dry run first, then the same with a reason",
     {
         "kind": "outbox.replay",
-        "filter": {"subscriber": "kafka", "code": "MSG_SIZE_TOO_LARGE"},
+        "filter": {"subscriber": "kafka", "code": "too_large"},
         "reason": "The broker's limit was raised.",
         "dry_run": False,
         "canary": 10,

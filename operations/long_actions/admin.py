@@ -21,7 +21,7 @@ from operations.errors import ProblemError
 from operations.long_actions.access import may_do, may_steer
 from operations.long_actions.documents import progress_document
 from operations.long_actions.errors import OperationNotFound
-from operations.long_actions.kinds import Kind, kind_named
+from operations.long_actions.kinds import kind_named
 from operations.long_actions.plan_page import plan_page
 from operations.long_actions.steering import VERBS, operation_steer
 from operations.models import AuditEntry, ItemState, Operation, OperationItem
@@ -141,7 +141,7 @@ class OperationAdmin(RecordAdmin):
             # within two seconds. The link that holds it still has the focus each time.
             "refresh": is_live and not after and not is_still,
             "still": is_live and is_still,
-            "items": [(item, _TONES.get(item.state, "bad"), _item_url(kind, item)) for item in items],
+            "items": [(item, _TONES.get(item.state, "bad"), kind.item_url(item.key) if kind else "") for item in items],
             "next_after": items[-1].pk if len(items) == ITEMS_SHOWN else None,
             "chosen": chosen,
             "item_states": ["", *ItemState.values],
@@ -161,10 +161,6 @@ def _items(operation: Operation, state: str, after: str) -> Sequence[OperationIt
     if after.isascii() and after.isdigit() and len(after) < 19:
         rows = rows.filter(pk__gt=int(after))
     return list(rows.order_by("pk")[:ITEMS_SHOWN])
-
-
-def _item_url(kind: Kind | None, item: OperationItem) -> str:
-    return reverse(kind.item_page, args=[item.key]) if kind is not None and kind.item_page else ""
 
 
 def _audit(request: HttpRequest, operation: Operation) -> Sequence[AuditEntry]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from django.urls import reverse
+
 from operations.models import ItemState, Operation
 from operations.scopes import Scope
 
@@ -220,6 +222,10 @@ class Kind:
     def follow(self, batch: Batch) -> Sequence[Outcome]:
         """Outcomes of those items that waited elsewhere and have ended; it only looks. The others are left out."""
         raise NotImplementedError
+
+    def item_url(self, key: str) -> str:
+        """The page of what an item's key names; empty where there is none."""
+        return reverse(self.item_page, args=[key]) if self.item_page else ""
 
     def result(self, operation: Operation) -> dict[str, Any]:
         """What came of it so far, in the words of the kind; beside the counts of items, which are kept anyway."""

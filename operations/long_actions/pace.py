@@ -74,11 +74,17 @@ def batch_after(wanted: int, size: int, seconds: float, largest: int) -> int | N
     return min(largest, size * 2) if seconds < AIM_SECONDS and size >= wanted else None
 
 
+def canary_ended(operation: Operation) -> bool:
+    """Whether each item of its canary has an outcome, good or bad."""
+    begun = operation.collected and operation.begun >= min(operation.canary, operation.items)
+    return begun and not operation.in_flight
+
+
 def stop_reason(operation: Operation) -> str:
     """Why the operation must stop by itself now; empty when it need not."""
     ended: float
     if operation.canary and not operation.canary_passed:
-        if operation.begun < min(operation.canary, operation.items) or operation.in_flight:
+        if not canary_ended(operation):
             return ""
         ended, failed, of = operation.succeeded + operation.failed, float(operation.failed), "of the canary"
     elif operation.recent_ended >= JUDGED_FROM:

@@ -44,7 +44,8 @@ class PaceForm(forms.Form):
     stop_error_percent = forms.FloatField(
         label="Stop above", min_value=0.1, max_value=100, initial=50, help_text="Percent of failures."
     )
-    start = forms.BooleanField(label="Start at once", required=False, initial=True)
+    # One of the two buttons.
+    start = forms.BooleanField(required=False)
 
 
 def plan_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
@@ -78,6 +79,7 @@ def plan_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         "kind": kind,
         "filter": text,
         "plan": plan,
+        "sample": [(key, kind.item_url(key)) for key in plan.sample] if kind is not None and plan is not None else [],
         "form": form,
         "errors": errors,
         "may_start": may_steer(request, "start"),

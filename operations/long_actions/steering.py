@@ -11,6 +11,7 @@ from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.long_actions.errors import OperationNotFound, OperationStateRefused, OperationUnderWay
 from operations.long_actions.kinds import kind_named
+from operations.long_actions.pace import canary_ended
 from operations.models import Operation, OperationState
 
 # Who asks for one of a kind waits here until whoever asked before has committed, and so finds what that one began: each
@@ -53,7 +54,10 @@ def operation_pause(*, operation_id: int, actor: str, note: str = "") -> Operati
 
 
 def operation_resume(*, operation_id: int, actor: str) -> Operation:
-    """Go on with a paused operation. What was counted towards its error rate is forgotten; its ramp begins anew.
+    """Go on with what a paused operation has not begun; with nothing left it completes. What failed stays so.
+
+    What was counted towards its error rate is forgotten, its ramp begins anew, and a canary that has ended is
+    behind it.
 
     Raises:
         OperationNotFound: there is none.
@@ -123,6 +127,9 @@ def _move(operation: Operation, state: OperationState, *, actor: str, action: st
     if state is OperationState.RUNNING:
         changes |= {"next_step_at": Now(), "refilled_at": Now(), "ramp_from": Now()}
         changes |= {"tokens": 0.0, "recent_ended": 0.0, "recent_failed": 0.0}
+        if operation.canary and canary_ended(operation):
+            # Whoever resumes it has seen how the canary ended, and wants the rest.
+            changes["canary_passed"] = True
         if operation.started_at is None:
             changes["started_at"] = Now()
     if state in (OperationState.CANCELLED, OperationState.COMPLETED, OperationState.FAILED):

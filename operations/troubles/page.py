@@ -166,10 +166,10 @@ def _offers_retry(request: HttpRequest, source: TroubleSource) -> bool:
 
 def _retry_label(count: int) -> str:
     if count == 1:
-        return "Try it again"
+        return "Retry it"
     if count > RETRIED_AT_ONCE:
-        return f"Try the newest {RETRIED_AT_ONCE:,} again"
-    return "Try both again" if count == 2 else f"Try all {count:,} again"
+        return f"Retry the newest {RETRIED_AT_ONCE:,}"
+    return "Retry both" if count == 2 else f"Retry all {count:,}"
 
 
 def _plan_url(request: HttpRequest, source: TroubleSource, fingerprint: str) -> str:

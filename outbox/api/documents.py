@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from django.utils import timezone
@@ -15,6 +15,9 @@ from outbox.groups import FailureGroup
 from outbox.masking import payload_masked
 from outbox.models import Delivery, DeliveryAttempt, Replacement, StoredEvent
 from outbox.pending import PendingEvent, events_total
+
+LONGEST_VALUE: Final = 1_000
+"""Characters of a value in a diff; the payloads themselves have all of it."""
 
 
 def delivery_document(delivery: Delivery, *, readable: bool, max_retries: int) -> dict[str, Any]:
@@ -64,9 +67,20 @@ def attempt_document(attempt: DeliveryAttempt) -> dict[str, Any]:
 
 
 def replacement_document(made: Replacement, *, readable: bool) -> dict[str, Any]:
-    """What was published in place of an event."""
-    diff = made.diff if readable else [{"pointer": one["pointer"]} for one in made.diff]
+    """What was published in place of an event; of large values the beginning, with the names of those in ``cut``."""
+    diff = [_difference(one) if readable else {"pointer": one["pointer"]} for one in made.diff]
     return {"original": made.original_id, "event": made.event_id, "diff": diff, "reason": made.reason}
+
+
+def _difference(one: dict[str, Any]) -> dict[str, Any]:
+    shown, cut = dict(one), []
+    for name in ("before", "after"):
+        value = one.get(name)
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        if len(text) > LONGEST_VALUE:
+            shown[name] = text[:LONGEST_VALUE] + "…"
+            cut.append(name)
+    return {**shown, "cut": cut} if cut else shown
 
 
 def pending_document(pending: PendingEvent, *, readable: bool) -> dict[str, Any]:

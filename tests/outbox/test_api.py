@@ -6,19 +6,21 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
 from operations.keys import apikey_create
 from operations.models import AuditEntry
 from outbox.errors import ErrorClass
-from outbox.models import Delivery, LogEntry, StoredEvent, Subscription
+from outbox.models import Delivery, LogEntry, Replacement, StoredEvent, Subscription
+from outbox.publishing import publish
 from outbox.relay import relay_until_idle
 from outbox.subscribers import Failure
 from tests.conftest import LAST_POSITION
 from tests.operations.conftest import MakeClient, api, issued, staff_client
 from tests.outbox.collecting import Collector, Ledger, refusing
-from tests.outbox.conftest import publish_all
+from tests.outbox.conftest import new, publish_all
 
 __all__ = ["api", "issued", "staff_client"]
 pytestmark = [pytest.mark.feature("A1", "A12"), pytest.mark.django_db(transaction=True)]
@@ -189,6 +191,26 @@ def test_it_acts_on_one_delivery(api: Client, collector: Collector, dead: Delive
     assert (again.status_code, again.json()["code"]) == (409, "action_refused")
     assert unknown.status_code == 404
     assert api.get(f"{API}/deliveries/{dead.pk}").json()["resolution"] == "replaced"
+
+
+def test_it_tells_large_values_of_a_replacement_shortly(api: Client, collector: Collector) -> None:
+    collector.refuse = refusing("bad", error_class=ErrorClass.PERMANENT)
+    with transaction.atomic():
+        publish(new("bad", payload={"text": "x" * 50_000, "list": list(range(1_000)), "n": 1}))
+    relay_until_idle()
+    address = f"{API}/deliveries/{Delivery.objects.get().pk}"
+    payload = {"text": "small", "list": [], "n": 2}
+
+    made = api.post(f"{address}/replace", {"payload": payload, "reason": "large"}, "application/json").json()
+
+    assert made["diff"] == [
+        {"pointer": "/list", "before": made["diff"][0]["before"], "after": [], "cut": ["before"]},
+        {"pointer": "/n", "before": 1, "after": 2},
+        {"pointer": "/text", "before": "x" * 1_000 + "…", "after": "small", "cut": ["before"]},
+    ]
+    assert made["diff"][0]["before"].startswith("[0,1,2,") and len(made["diff"][0]["before"]) == 1_001
+    assert api.get(address).json()["replacement"]["diff"] == made["diff"]
+    assert len(Replacement.objects.get().diff[2]["before"]) == 50_000
 
 
 @pytest.mark.parametrize(

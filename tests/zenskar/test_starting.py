@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging.config
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -154,3 +155,37 @@ def test_the_answer_of_a_command_stands_alone_unless_the_log_is_wanted() -> None
     assert (plain.returncode, plain.stderr) == (0, "")
     assert "shown this once" in plain.stdout
     assert "audit" in logged.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_it_ends_quietly_when_nobody_reads_it_any_longer(unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    ended = subprocess.run(
+        [sys.executable, "manage.py", "operations", "kinds"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(writing)
+
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_connection_that_breaks_is_not_taken_for_a_reader_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: list[str]) -> None:
+        raise BrokenPipeError("the other side hung up")
+
+    def work() -> None:
+        monkeypatch.setattr("zenskar.starting.execute_from_command_line", broken)
+        command_line(["manage.py", "operations", "list"])
+
+    answer = child_run(work)
+
+    assert answer.returncode == 1
+    assert "the other side hung up" in answer.stderr

@@ -161,6 +161,15 @@ def test_operators_see_it_among_the_troubles_and_try_it_again(
     assert Saga.objects.get().status == "undone"
 
 
+def test_those_that_are_done_can_be_listed_alone(side: Side, second: World, staff_client: MakeClient) -> None:
+    done, stuck = begun(Saga.Action.CREATE, name="Ada"), stuck_create(side, second)
+    Saga.objects.filter(pk=done.pk).update(status="done", values={}, finished_at=timezone.now())
+
+    rows = staff_client("viewer").get("/admin/customers/saga/?stands=done").content.decode()
+
+    assert (str(done.customer_id) in rows, str(stuck.customer_id) in rows) == (True, False)
+
+
 def test_its_page_has_the_button_too(side: Side, second: World, api: Api, staff_client: MakeClient) -> None:
     saga = stuck_create(side, second)
     client = staff_client("operator")

@@ -311,7 +311,7 @@ def test_troubles_lead_to_its_decision(disputed: Customer) -> None:
     shown = staff("operator").get("/admin/troubles/group/", {"source": "conflicts", "group": group}).content.decode()
 
     assert f'<a class="button" href="{page_of(about("name"))}">Decide</a>' in shown
-    assert "Try the chosen ones again" not in shown
+    assert "Retry the chosen ones" not in shown
 
 
 def run(*arguments: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from operations.long_actions.kinds import kind_named
+from operations.long_actions.kinds import Plan, kind_named
 from operations.long_actions.runner import operations_run_once
 from operations.models import AuditEntry, Operation
 from tests.operations.conftest import MakeClient
@@ -152,6 +152,48 @@ def test_it_shows_the_dry_run_before_it_plans(acting: Acting, staff_client: Make
     operation = Operation.objects.get()
     assert kept["Location"] == page_of(operation)
     assert (operation.state, operation.canary, operation.reason) == ("running", 2, "because")
+
+
+def test_it_starts_what_it_plans_only_when_told_to(acting: Acting, staff_client: MakeClient) -> None:
+    numbers_make(3)
+    client = staff_client("operator")
+    what = {"kind": Acting.name, "filter": json.dumps({"up_to": 10})}
+
+    dry = client.get(PLAN, what).content.decode()
+    client.post(PLAN, {**what, **PACE})
+    client.post(PLAN, {**what, **PACE, "start": "Plan and start"})
+
+    assert ('value="Plan">' in dry, 'name="start" value="Plan and start">' in dry) == (True, True)
+    assert list(Operation.objects.order_by("pk").values_list("state", flat=True)) == ["planned", "running"]
+
+
+def test_what_it_would_act_upon_leads_to_its_page(
+    acting: Acting, staff_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers_make(1)
+    what = {"kind": Acting.name, "filter": json.dumps({"up_to": 10})}
+    sampled = Plan(eligible=1, sample=["1"])
+    monkeypatch.setattr(Acting, "plan", lambda kind, frozen: sampled)
+    client = staff_client("operator")
+
+    without = client.get(PLAN, what).content.decode()
+    monkeypatch.setattr(Acting, "item_page", "admin:operations_operation_change")
+    with_page = client.get(PLAN, what).content.decode()
+
+    assert "Among them: <code>1</code>" in without
+    assert 'Among them: <a href="/admin/operations/operation/1/change/">1</a>' in with_page
+
+
+def test_only_what_goes_on_looks_like_the_way_on(acting: Acting, staff_client: MakeClient) -> None:
+    numbers_make(1)
+    acting.refuse = refusing(1)
+    operation = started(canary=1)
+    operations_run_once()
+
+    page = staff_client("operator").get(page_of(operation)).content.decode()
+
+    assert 'class="default" value="Resume"' in page and 'class="quiet-button" value="Cancel"' in page
+    assert "nothing is left, so it will be completed" in page
 
 
 @pytest.mark.parametrize(

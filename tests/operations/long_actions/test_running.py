@@ -142,6 +142,32 @@ def test_it_tries_a_canary_first_and_stops_there_when_it_dies(acting: Acting) ->
     assert "of the canary failed" in operation.note
 
 
+@pytest.mark.parametrize("there", [2, 100])
+def test_it_goes_on_after_a_canary_that_died_when_resumed(acting: Acting, there: int) -> None:
+    numbers_make(there)
+    acting.refuse = refusing(1, 2)
+    operation = run(started(up_to=100, canary=3))
+    stopped = (operation.state, operation.failed)
+
+    operation_resume(operation_id=operation.pk, actor="user:ann")
+    run(operation)
+
+    assert stopped == (OperationState.PAUSED, 2)
+    assert (operation.state, operation.failed, operation.succeeded) == (OperationState.COMPLETED, 2, there - 2)
+
+
+def test_a_canary_that_was_paused_is_judged_when_it_has_ended(acting: Acting) -> None:
+    numbers_make(100)
+    operation = started(up_to=100, canary=3)
+    operation_pause(operation_id=operation.pk, actor="user:ann")
+    operation_resume(operation_id=operation.pk, actor="user:ann")
+    acting.refuse = refusing(1, 2)
+
+    run(operation)
+
+    assert (operation.state, operation.begun, operation.canary_passed) == (OperationState.PAUSED, 3, False)
+
+
 def test_it_goes_on_after_a_canary_that_lived(acting: Acting) -> None:
     numbers_make(100)
     acting.refuse = refusing(2)
