@@ -33,7 +33,7 @@ class Side:
     """An integration, and what a comparison with it means.
 
     Attributes:
-        known: its records that are known here; bounded.
+        known: its records that are known here and not deleted; bounded.
         calls: pages that are read at least.
         seconds: how long that takes at the rate of the account; 0 without one.
         last: the last whole comparison, if there was one.
@@ -93,7 +93,8 @@ def _begun(request: HttpRequest, usable: dict[str, Integration]) -> HttpResponse
 
 def _side(name: str, integration: Integration) -> Side:
     whose = {"integration": name, "account": integration.account, "livemode": integration.livemode}
-    known = SyncState.objects.filter(**whose, remote_id__isnull=False).order_by()[:_COUNTED_AT_MOST].count()
+    listed = SyncState.objects.filter(**whose, remote_id__isnull=False).exclude(status=SyncState.Status.DELETED)
+    known = listed.order_by()[:_COUNTED_AT_MOST].count()
     calls = known // _PAGE + 1
     kinds = dict(Drift.Kind.choices)
     rows = Drift.objects.open().filter(**whose).order_by("kind").values("kind")

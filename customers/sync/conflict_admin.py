@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 
 from customers.errors import CustomerError
 from customers.models import Conflict
+from customers.sync.advice import conflict_advice, conflict_holder
 from customers.sync.looking_again import states_look_again
 from customers.sync.readable_admin import ReadableAdmin
 from customers.sync.resolutions import Side, conflict_resolve, conflict_sides, conflicts_resolve
@@ -32,29 +33,6 @@ from outbox.masking import may_read_payload
 REASON_LENGTH: Final = 500
 LOOK_AGAIN: Final = "look-again"
 _TAKES: Final[dict[str, Side]] = {"take-ours": "ours", "take-theirs": "theirs"}
-
-# What a person can do where no side can simply be taken, or one alone.
-_ADVICE: Final[dict[str, str]] = {
-    Conflict.Kind.FIELD: "Both sides changed it since they last agreed. Say whose value holds; the other side gets it.",
-    Conflict.Kind.EMAIL_TAKEN: "Another customer here has the e-mail that the record there was given. Keep what is "
-    "here, or change the other customer's e-mail and look again.",
-    Conflict.Kind.REFUSED_HERE: "The value there breaks a rule of the catalogue. Keep what is here, or mend the value "
-    "there and look again.",
-    Conflict.Kind.SAME_EMAIL: "Records there have this e-mail and are linked to no customer. Nothing stops meanwhile; "
-    "if one of them is this customer, merge or delete the spare one there.",
-    Conflict.Kind.SEVERAL: "Several records there carry this customer's id. Delete the spare ones there, or take the "
-    "id out of their metadata, then look again.",
-    Conflict.Kind.DELETE_REFUSED: "The customer was deleted here, but the record there still has something live. End "
-    "that there, then look again.",
-    Conflict.Kind.REMOTE_DELETED: "The record was deleted there while the customer is still here. Delete the customer "
-    "here too if that was meant.",
-    Conflict.Kind.REMOTE_MISSING: "The integration does not know the id that is kept here. See whether the key is of "
-    "the right account and mode, then look again.",
-    Conflict.Kind.NAMES_ANOTHER: "Compare both sides: that proposes to link the two. If the id in its metadata is a "
-    "copy, take it out there, then look again: it becomes a customer of its own.",
-    Conflict.Kind.LINKED_ELSEWHERE: "The record there belongs to another customer here. Set the id in its metadata "
-    "right there, then look again.",
-}
 
 
 @admin.register(Conflict)
@@ -151,7 +129,8 @@ class ConflictAdmin(ReadableAdmin):
                 ("There", json_block(self.read(conflict, conflict.theirs))),
             ],
             "masked": not may_read_payload(request),
-            "advice": _ADVICE[conflict.kind],
+            "advice": conflict_advice(conflict.kind),
+            "holder": conflict_holder(conflict) if is_open else None,
             "takes": conflict_sides(conflict) if is_open else (),
             "may_resolve": self.has_resolve_permission(request),
             "may_look_again": is_open and request.user.has_perm("customers.look_again_syncstate"),

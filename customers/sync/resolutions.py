@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from customers.errors import CustomerError
 from customers.models import Conflict, SyncState
+from customers.sync.advice import conflict_advice
 from customers.sync.fields import fields_advance
 from customers.sync.settle import base_columns
 from dbresilience.transactions import run_in_transaction
@@ -90,7 +91,8 @@ def conflict_resolve(
         if conflict.status != Conflict.Status.OPEN:
             raise ConflictClosed
         if take not in conflict_sides(conflict):
-            raise ConflictUndecidable
+            what = f"This conflict is not settled by taking {'what is here' if take == 'ours' else 'what is there'}."
+            raise ConflictUndecidable(f"{what} {conflict_advice(conflict.kind)}")
         yields = conflict.theirs if take == "ours" else conflict.ours
         base = fields_advance(state.base, {conflict.field: yields}, [conflict.field])
         SyncState.objects.filter(pk=state.pk).update(**base_columns(base))

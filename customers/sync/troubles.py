@@ -10,10 +10,16 @@ from django.db import connection, transaction
 from django.urls import reverse
 
 from customers.models import Conflict, SyncState
+from customers.sync.advice import conflict_advice
 from operations.audit import audit_record
 from operations.troubles.rows import hours_of, ids_as_numbers
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource, register
 from outbox.wakeup import wake
+
+_ORPHANED: Final = (
+    "A record there that belongs to no customer here, or an id that is not known there. Its conflict says what settles "
+    "it; without one, compare both sides."
+)
 
 # The newest rows of each status in the order of the index syncstate_by_status, so that the cost follows what is shown,
 # whatever has failed.
@@ -85,7 +91,7 @@ class FailedSyncs(TroubleSource):
                     last_seen=row[7],
                     sample_id=str(row[8]),
                     code=row[4],
-                    message=row[9],
+                    message=_state_message(row[2], row[9]),
                     hours=hours_of(row[10]),
                 )
                 for row in cursor.fetchall()
@@ -104,7 +110,7 @@ class FailedSyncs(TroubleSource):
                     state=row[2],
                     about=_about(row[3], row[4], row[5]),
                     code=row[6],
-                    message=row[7],
+                    message=_state_message(row[2], row[7]),
                     since=row[8],
                     url=reverse("admin:customers_syncstate_change", args=[row[0]]),
                 )
@@ -142,7 +148,7 @@ class OpenConflicts(TroubleSource):
                 last_seen=row[5],
                 sample_id=str(row[6]),
                 code=row[2],
-                message=row[7],
+                message=conflict_advice(row[2]) or row[7],
                 hours=hours_of(row[8]),
             )
             for row in rows
@@ -222,6 +228,10 @@ def _keys(ids: Sequence[str] | None, after: str) -> dict[str, Any]:
 
 def _about(integration: str, customer_id: Any, remote_id: str | None) -> str:
     return f"customer {customer_id}" if customer_id else f"{integration} {remote_id}"
+
+
+def _state_message(status: str, message: str) -> str:
+    return message or (_ORPHANED if status == SyncState.Status.ORPHANED else "")
 
 
 def _conflict_label(kind: str) -> str:

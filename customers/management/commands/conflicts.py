@@ -11,12 +11,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from customers.errors import CustomerError
 from customers.instants import instant_text
 from customers.models import Conflict
+from customers.sync.advice import conflict_advice
 from customers.sync.resolutions import conflict_resolve, conflict_sides
 from operations.shell import shell_actor
 
 
 class Command(BaseCommand):
-    """Exits with 1 when a decision could not be made."""
+    """``list`` exits with 1 when any is open; ``resolve`` when a decision could not be made."""
 
     help = "List open conflicts, and decide whose value holds."
 
@@ -46,12 +47,10 @@ class Command(BaseCommand):
         documents = [_document(row) for row in rows[: options["limit"]]]
         if options["json"]:
             self.stdout.write(json.dumps(documents, indent=2))
-            return
-        for each in documents:
-            values = f"here {json.dumps(each['ours'])}, there {json.dumps(each['theirs'])}"
-            self.stdout.write(f"{each['id']}  {each['kind']} {each['field']}  {each['customer']}  {values}")
-        if not documents:
-            self.stdout.write("No conflict is open.")
+        else:
+            self.stdout.write("\n".join(map(_line, documents)) or "No conflict is open.")
+        if documents:
+            raise SystemExit(1)
 
     def _resolve(self, options: dict[str, Any]) -> None:
         try:
@@ -68,6 +67,13 @@ class Command(BaseCommand):
 
 def _customer(text: str) -> UUID:
     return UUID(text)
+
+
+def _line(one: dict[str, Any]) -> str:
+    about = one["customer"] or f"{one['integration']} {one['remote_id'] or 'without a record'}"
+    values = f"here {json.dumps(one['ours'])}, there {json.dumps(one['theirs'])}"
+    settled = f"\n    {conflict_advice(one['kind'])}" if not one["takes"] else ""
+    return f"{one['id']}  {one['kind']} {one['field']}  {about}  {values}{settled}"
 
 
 def _document(row: Conflict) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 
-from customers.models import Conflict, Customer
+from customers.models import Conflict, Customer, SyncState
 from customers.services import customer_create, customer_update
 from customers.sync.engine import sync_once
 from customers.sync.resolutions import conflict_resolve
+from customers.sync.troubles import FailedSyncs, OpenConflicts
 from operations.models import AuditEntry
 from tests.customers.conftest import Api
 from tests.customers.sync.conftest import Side
@@ -316,8 +317,34 @@ def test_troubles_lead_to_its_decision(disputed: Customer) -> None:
 
 def run(*arguments: str) -> str:
     out = StringIO()
-    call_command("conflicts", *arguments, stdout=out)
+    try:
+        call_command("conflicts", *arguments, stdout=out)
+    except SystemExit as ended:
+        assert (arguments[0], ended.code) == ("list", 1)
     return out.getvalue()
+
+
+@pytest.mark.feature("D10", "F3")
+def test_a_taken_e_mail_says_everywhere_what_settles_it(side: Side) -> None:
+    holder = side.linked(name="Ada", email="ada@example.com")
+    state = SyncState.objects.create(integration="stripe", livemode=False, remote_id="cus_spare", status="orphaned")
+    theirs = {"remote_id": "cus_spare", "email": "ADA@example.com"}
+    conflict = Conflict.objects.create(state=state, kind="email_taken", field="email", theirs=theirs)
+    advice = "Merge or delete the spare record there"
+
+    page = staff("operator").get(page_of(conflict)).content.decode()
+    out = StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("conflicts", "list", stdout=out)
+    with pytest.raises(CommandError, match=advice):
+        call_command("conflicts", "resolve", str(conflict.pk), "--take", "ours")
+
+    assert advice in page and "The life of this record" in page
+    assert f'href="{reverse("admin:customers_customer_change", args=[holder.pk])}"' in page
+    assert ended.value.code == 1
+    assert "  stripe cus_spare  " in out.getvalue() and "None" not in out.getvalue() and advice in out.getvalue()
+    assert advice in OpenConflicts().groups()[0].message
+    assert "belongs to no customer here" in FailedSyncs().groups()[0].message
 
 
 @pytest.mark.feature("D10")

@@ -187,6 +187,34 @@ def test_it_answers_bad_control_requests(
     assert "error" in json.loads(text)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (
+            "webhooks/script",
+            "{}",
+            'The argument "effect" is missing. It takes effect, type, times, seconds, copies.',
+        ),
+        (
+            "webhooks/script",
+            '{"effect": "drop", "event": "customer.updated"}',
+            'There is no argument "event". It takes effect, type, times, seconds, copies.',
+        ),
+        ("webhooks/script", '{"effect": "delay", "seconds": "ten"}', 'The argument "seconds" is a number.'),
+        ("webhooks/release", '{"self": "x"}', 'There is no argument "self". It takes order.'),
+        ("webhooks/resend", "{}", 'The argument "event" is missing. It takes event.'),
+        ("faults", '{"status": true}', 'The argument "status" is a whole number.'),
+        ("customers/fill", "{}", 'The argument "count" is missing. It takes count, days.'),
+    ],
+)
+def test_it_says_in_one_line_which_argument_is_wrong(
+    connection: http.client.HTTPConnection, path: str, body: str, message: str
+) -> None:
+    answer, text, _ = ask(connection, "POST", f"/_sandbox/{path}", body, Authorization="Bearer sk_test_sandbox")
+
+    assert (answer, json.loads(text)) == (400, {"error": {"message": message}})
+
+
 def test_it_changes_customers_on_its_page(server: StripeSandboxServer, connection: http.client.HTTPConnection) -> None:
     id = send(server.sandbox, "POST", "/v1/customers", {"name": "<script>"}).json()["id"]
     _, page, response = ask(connection, "GET", "/")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from zenskar.sandbox.stripe import dashboard, pages
+from zenskar.sandbox.stripe.arguments import arguments_check
 from zenskar.sandbox.stripe.calls import Response
 from zenskar.sandbox.stripe.errors import StripeError
 from zenskar.sandbox.stripe.limits import SANDBOX_PER_SECOND
@@ -29,10 +30,10 @@ def handle(
         return pages.handle(sandbox, method, path, query, headers, body)
     if not sandbox.keys.opens(headers):
         return _json(401, {"error": {"message": "The control API needs the sandbox's key."}})
-    found = _ACTIONS.get((method, path.removeprefix(PREFIX)))
-    id = ""
+    action, id = path.removeprefix(PREFIX), ""
+    found = _ACTIONS.get((method, action))
     if found is None:
-        parent, _, id = path.removeprefix(PREFIX).rpartition("/")
+        parent, _, id = action.rpartition("/")
         found = _ACTIONS.get((method, f"{parent}/*"))
     if found is None:
         return _json(404, {"error": {"message": f"Nothing to {method} at {path}."}})
@@ -40,6 +41,7 @@ def handle(
         document = orjson.loads(body) if body else {}
         if not isinstance(document, dict):
             raise ValueError("The body is a JSON object.")
+        arguments_check(method, action, document)
         return _json(200, found(sandbox, id, document))
     except StripeError as error:
         return _json(error.status, error.body(""))
