@@ -16,12 +16,13 @@ from django.utils.safestring import SafeString
 
 from operations.alerts import admin as alerts  # noqa: F401 - registers itself
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge, json_block, moment, number_of
+from operations.console import RecordAdmin
 from operations.keys import apikey_revoke
 from operations.life.sources import CORRELATION, Name
 from operations.locks import admin as locks  # noqa: F401 - registers itself
 from operations.long_actions import admin as long_actions  # noqa: F401 - registers itself
 from operations.models import ApiKey, AuditEntry
+from operations.page_values import badge, json_block, moment, number_of
 from operations.strict_lists import StrictListMixin
 
 for people in (User, Group):

@@ -21,7 +21,7 @@ from operations.life.links import life_link, life_url
 from operations.life.sources import Name
 from operations.logins import ConsoleLoginForm
 from operations.models import AuditEntry
-from operations.page_values import NOTHING, badge, json_block, moment, number_of, record_link, words
+from operations.page_values import NOTHING, words
 from operations.pagination import CheapPaginator
 from operations.posted import posted_text
 from operations.strict_lists import StrictListMixin
@@ -256,18 +256,3 @@ def _exactly(model: type[Model], name: str, term: str) -> Q:
         return Q(**{name + lookup: field.to_python(term)})  # type: ignore[union-attr]
     except ValidationError:
         return Q()
-
-
-__all__ = [
-    "NOTHING",
-    "CheapPaginator",
-    "ConsoleSite",
-    "RecordAdmin",
-    "WordsFilter",
-    "badge",
-    "json_block",
-    "moment",
-    "number_of",
-    "record_link",
-    "words",
-]

@@ -12,10 +12,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import ReasonedActions, RecordAdmin, badge
+from operations.console import ReasonedActions, RecordAdmin
 from operations.errors import ProblemError
 from operations.life.sources import Name
 from operations.overview import Tone
+from operations.page_values import badge
 from operations.posted import posted_text
 from projections.access import RESOLVE, SEE_DETAIL
 from projections.documents import REDACTED

@@ -18,7 +18,8 @@ from django_celery_beat.models import (
 )
 
 from operations.audit import actor_of, audit_record
-from operations.console import RecordAdmin, badge
+from operations.console import RecordAdmin
+from operations.page_values import badge
 from zenskar.beat import BEAT_SCHEDULE
 from zenskar.schedule import entries_reset, entry_is_edited
 

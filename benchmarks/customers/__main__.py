@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.customers.load import Load, create_request, load, read_request, webhook_request
+from benchmarks.telling import figures_tell
 from customers.sync.merge import merge
 from zenskar.sandbox import processes
 from zenskar.sandbox.postgres import Postgres
@@ -270,10 +271,7 @@ def main() -> None:
                     Console().print(_table(figures[-1]))
     if "merge" in wanted:
         figures.append(merging())
-    text = json.dumps(figures, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    print(text)
+    figures_tell(figures, options.json)
 
 
 if __name__ == "__main__":

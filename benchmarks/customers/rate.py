@@ -10,7 +10,6 @@ own runner send them. What counts is what the sandbox accepted after the first t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.customers.sandbox import ROOT, sandbox_asked, sandbox_started, sandbox_told
 from benchmarks.outbox.servers import servers
+from benchmarks.telling import figures_tell
 from zenskar.sandbox.stripe.core import DEFAULT_KEY
 
 GOAL: Final = 0.95
@@ -119,10 +119,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = measured(rate=options.rate, processes=options.processes, seconds=options.seconds, rounds=options.rounds)
     Console().print(_table(figures))
-    text = json.dumps(figures, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    print(text)
+    figures_tell(figures, options.json)
     sys.exit(0 if figures["reached"] else 1)
 
 

@@ -10,7 +10,6 @@ seconds for 100 calls; at 100 calls a second that is the share of one core.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import sys
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.customers.sandbox import sandbox_asked, sandbox_started, sandbox_told
 from benchmarks.outbox.servers import servers
+from benchmarks.telling import figures_tell
 from zenskar.sandbox.stripe.core import DEFAULT_KEY
 
 GOAL: Final = 0.5
@@ -120,10 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = measured(customers=options.customers, rate=options.rate)
     Console().print(_table(figures))
-    text = json.dumps(figures, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    print(text)
+    figures_tell(figures, options.json)
     sys.exit(0 if figures["reached"] else 1)
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.outbox.servers import servers
+from benchmarks.telling import figures_tell
 
 ROOT = Path(__file__).resolve().parents[2]
 GOAL_SECONDS = 60.0
@@ -81,10 +82,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     table.add_row(*(f"{value:g}" for value in (*figures["seconds"].values(), figures["customers_per_second"])))
     Console().print(table)
-    text = json.dumps(figures, indent=2)
-    if options.json:
-        options.json.write_text(text + "\n")
-    print(text)
+    figures_tell(figures, options.json)
     if not figures["reached"]:
         sys.exit(1)
 

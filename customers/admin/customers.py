@@ -26,10 +26,11 @@ from customers.models.customer import CustomerQuerySet, name_key
 from customers.services import customer_delete
 from dbresilience.transactions import run_in_transaction
 from operations.audit import actor_of, audit_record
-from operations.console import NOTHING, RecordAdmin, badge, json_block, number_of, record_link, words
+from operations.console import RecordAdmin
 from operations.identifiers import uuid_of
 from operations.life.sources import Name
 from operations.overview import Tone
+from operations.page_values import NOTHING, badge, json_block, number_of, record_link, words
 
 AT_ONCE: Final = 100
 _ASKED_AT_ONCE: Final = 10

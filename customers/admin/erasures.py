@@ -10,7 +10,8 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from customers.models import Erasure
-from operations.console import NOTHING, RecordAdmin, badge, moment, record_link
+from operations.console import RecordAdmin
+from operations.page_values import NOTHING, badge, moment, record_link
 
 
 def erasure_words(erasure: Erasure) -> str:

@@ -6,7 +6,8 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from customers.models import ImportRun
-from operations.console import RecordAdmin, badge
+from operations.console import RecordAdmin
+from operations.page_values import badge
 
 
 @admin.register(ImportRun)

@@ -24,10 +24,11 @@ from customers.reconciling.decisions import drifts_accept, drifts_decline
 from customers.reconciling.documents import drift_fields
 from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
-from operations.console import NOTHING, WordsFilter, badge, json_block, number_of, record_link, words
+from operations.console import WordsFilter
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
+from operations.page_values import NOTHING, badge, json_block, number_of, record_link, words
 from operations.posted import posted_text
 from outbox.masking import may_read_payload
 

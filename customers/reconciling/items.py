@@ -6,13 +6,6 @@ import hashlib
 from typing import Any
 
 from operations.long_actions.kinds import Item, NewItem
-from operations.models import ItemState, OperationItem
-
-
-def items_exist(operation_id: int, prefix: str, *states: ItemState) -> bool:
-    """Whether an operation has steps of a kind in one of these states."""
-    rows = OperationItem.objects.filter(operation=operation_id, state__in=states, key__startswith=prefix)
-    return rows.exists()
 
 
 def look_item(*, remote_id: str = "", customer_id: str = "") -> NewItem:

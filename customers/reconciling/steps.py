@@ -21,7 +21,7 @@ from customers.reconciling.conf import reconcile_settings
 from customers.reconciling.drifts import drift_end, drift_gone, drift_record
 from customers.reconciling.examining import record_examine, unpushed_examine
 from customers.reconciling.findings import Finding
-from customers.reconciling.items import items_exist, look_item, plain_data
+from customers.reconciling.items import look_item, put_off
 from customers.reconciling.pages import Pages
 from customers.reconciling.repairs import RepairRefused, drift_repair
 from dbresilience.transactions import run_in_transaction
@@ -110,8 +110,7 @@ class Steps:
     def _unpushed(self, item: Item) -> Outcome:
         if item.data["after"] == FIRST_UUID and self._items("look:", ItemState.PENDING, ItemState.STARTED):
             # One of those records may turn out to be that of a customer who seems to have none.
-            number = item.data.get("number", 0) + 1
-            return succeeded(item, then=[NewItem(f"unpushed:0:{number}", {**plain_data(item.data), "number": number})])
+            return succeeded(item, then=[put_off(item, failures=0)])
         last, ids = self._chunk(UNPUSHED_SQL, self._values(item))
         then = [look_item(customer_id=customer_id) for customer_id in ids or ()]
         if last is None:
@@ -202,7 +201,9 @@ class Steps:
             return int(cursor.rowcount)
 
     def _items(self, prefix: str, *states: ItemState) -> bool:
-        return items_exist(self._operation_id, prefix, *states)
+        """Whether there are steps of a kind in one of these states."""
+        rows = OperationItem.objects.filter(operation=self._operation_id, state__in=states, key__startswith=prefix)
+        return rows.exists()
 
     def _values(self, item: Item) -> dict[str, Any]:
         return {

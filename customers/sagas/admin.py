@@ -17,8 +17,9 @@ from customers.models.sagas import OPEN
 from customers.sagas.conf import saga_settings
 from customers.sagas.retrying import sagas_retry
 from operations.audit import actor_of
-from operations.console import NOTHING, RecordAdmin, badge, json_block, moment, number_of, words
+from operations.console import RecordAdmin
 from operations.overview import Tone
+from operations.page_values import NOTHING, badge, json_block, moment, number_of, words
 
 _TONES: dict[str, Tone] = {"running": "plain", "undoing": "warn", "done": "good", "undone": "warn", "stuck": "bad"}
 _STEP_TONES: dict[str, Tone] = {"done": "good", "refused": "bad", "undone": "warn", "undoing": "warn"}

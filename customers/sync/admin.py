@@ -18,19 +18,10 @@ from customers.sync import conflict_admin  # noqa: F401 - registers itself
 from customers.sync.looking_again import states_look_again
 from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
-from operations.console import (
-    NOTHING,
-    RecordAdmin,
-    WordsFilter,
-    badge,
-    json_block,
-    moment,
-    number_of,
-    record_link,
-    words,
-)
+from operations.console import RecordAdmin, WordsFilter
 from operations.life.sources import Name
 from operations.overview import Tone
+from operations.page_values import NOTHING, badge, json_block, moment, number_of, record_link, words
 
 _TONES: dict[str, Tone] = {
     "in_sync": "good",

@@ -23,10 +23,11 @@ from customers.sync.looking_again import states_look_again
 from customers.sync.readable_admin import ReadableAdmin
 from customers.sync.resolutions import Side, conflict_resolve, conflict_sides, conflicts_resolve
 from operations.audit import actor_of
-from operations.console import NOTHING, WordsFilter, badge, json_block, number_of, record_link, words
+from operations.console import WordsFilter
 from operations.life.links import life_url
 from operations.life.sources import Name
 from operations.models import AuditEntry
+from operations.page_values import NOTHING, badge, json_block, number_of, record_link, words
 from operations.posted import posted_text
 from outbox.masking import may_read_payload
 

@@ -11,10 +11,10 @@ from django.urls import reverse
 
 from customers.events import AGGREGATE
 from customers.models import Customer, SyncRequest, SyncState, Webhook
-from operations.console import words
 from operations.identifiers import uuids_of
 from operations.life.sources import CORRELATION, Entry, LifeSource, Name, Subject, Term, Thread, Told, first_of
 from operations.overview import Tone
+from operations.page_values import words
 from outbox.life import EVENT, LivedEvent, events_of
 from outbox.masking import may_read_payload, payload_masked
 

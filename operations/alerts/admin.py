@@ -6,8 +6,9 @@ from django.contrib import admin
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from operations.console import RecordAdmin, badge
+from operations.console import RecordAdmin
 from operations.models import Alert, AlertNotice
+from operations.page_values import badge
 
 
 @admin.register(Alert)

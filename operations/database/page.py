@@ -15,10 +15,10 @@ from django.views.decorators.cache import never_cache
 from dbresilience.monitor.diagnostics import database_diagnostics
 from dbresilience.monitor.health import health_document, measured_now
 from operations.audit import actor_of, audit_record
-from operations.console import NOTHING, moment
 from operations.database.history import charts
 from operations.database.views import DIAGNOSE
 from operations.overview import Figure
+from operations.page_values import NOTHING, moment
 from operations.scopes import Scope, permission_codename
 
 RANGES: Final = {"1h": 1, "24h": 24, "7d": 168}

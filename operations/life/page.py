@@ -10,11 +10,11 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 
-from operations.console import json_block
 from operations.errors import ProblemError
 from operations.life.finding import Life, life_find, may_see
 from operations.life.links import life_url
 from operations.life.sources import Entry, LifeSource, Name, sources
+from operations.page_values import json_block
 
 SAID_AT_MOST = 40
 

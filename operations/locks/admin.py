@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from operations.console import RecordAdmin, moment
+from operations.console import RecordAdmin
 from operations.models import Lock
+from operations.page_values import moment
 
 
 @admin.register(Lock)

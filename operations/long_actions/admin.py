@@ -16,7 +16,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge
+from operations.console import RecordAdmin
 from operations.errors import ProblemError
 from operations.long_actions.access import may_do, may_steer
 from operations.long_actions.documents import progress_document
@@ -26,6 +26,7 @@ from operations.long_actions.plan_page import plan_page
 from operations.long_actions.steering import VERBS, operation_steer
 from operations.models import AuditEntry, ItemState, Operation, OperationItem
 from operations.overview import Tone
+from operations.page_values import badge
 from operations.posted import posted_text
 
 ITEMS_SHOWN: Final = 50

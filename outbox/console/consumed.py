@@ -19,12 +19,13 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import NOTHING, ReasonedActions, RecordAdmin, WordsFilter, badge, json_block, words
+from operations.console import ReasonedActions, RecordAdmin, WordsFilter
 from operations.life.links import life_url
 from operations.life.sources import Name
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
+from operations.page_values import NOTHING, badge, json_block, words
 from operations.posted import posted_text
 from outbox.console.records import TONES
 from outbox.consuming.queues import waiting_behind

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from operations.aggregate_pages import aggregate_link
 from operations.audit import actor_of
-from operations.console import ReasonedActions, RecordAdmin, WordsFilter, badge, json_block, moment, words
+from operations.console import ReasonedActions, RecordAdmin, WordsFilter
 from operations.errors import MalformedBody
 from operations.json_bodies import parsed
 from operations.life.links import life_url
@@ -25,6 +25,7 @@ from operations.life.sources import Name
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
+from operations.page_values import badge, json_block, moment, words
 from operations.posted import posted_text
 from outbox.console.records import TONES
 from outbox.deciding import AT_ONCE, deliveries_retry, deliveries_skip

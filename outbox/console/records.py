@@ -12,10 +12,11 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from operations.aggregate_pages import aggregate_link
-from operations.console import NOTHING, RecordAdmin, badge, json_block, words
+from operations.console import RecordAdmin
 from operations.life.links import life_link
 from operations.life.sources import CORRELATION, Name
 from operations.overview import Tone
+from operations.page_values import NOTHING, badge, json_block, words
 from outbox.masking import LARGEST_SHOWN, may_read_payload, payload_masked
 from outbox.models import Lane, StoredEvent
 from outbox.status import EventStatus, SubscriberStatus, events_statuses, worst_status

@@ -20,8 +20,9 @@ from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
 from operations.audit import actor_of
-from operations.console import RecordAdmin, badge, number_of
+from operations.console import RecordAdmin
 from operations.overview import Tone
+from operations.page_values import badge, number_of
 from outbox.board import subscribers_board
 from outbox.errors import DecisionRefused, InvalidLimit, UnknownSubscriber
 from outbox.lanes import LANES

@@ -8,9 +8,9 @@ from typing import Any, Final
 from django.db import connection
 from django.urls import reverse
 
-from operations.console import words
 from operations.life.sources import Entry, LifeSource, Name, Subject, Term, Thread, Told, first_of
 from operations.overview import Tone
+from operations.page_values import words
 from outbox.life import EVENT, LivedEvent, events_of
 from outbox.models import InboxMessage, ParkedMessage
 from outbox.models.inbox import PLACE_LENGTH

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
+
+from tests.projects import empty_database
 
 pytestmark = [pytest.mark.feature("B7", "B8", "F2"), pytest.mark.timeout(240)]
 
@@ -37,19 +36,8 @@ AWAY = {"PGHOST": "127.0.0.1", "PGPORT": "1"}
 
 @pytest.fixture
 def database() -> Iterator[dict[str, str]]:
-    """An empty database, as the environment that the page reads."""
-    url = urlsplit(os.environ["DATABASE_URL"])
-    name = f"shop_{secrets.token_hex(4)}"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        yield {
-            "PGDATABASE": name,
-            "PGHOST": str(url.hostname),
-            "PGPORT": str(url.port),
-            "PGUSER": str(url.username),
-            "PGPASSWORD": url.password or "",
-        }
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with empty_database("shop") as environment:
+        yield environment
 
 
 def written(after: str) -> str:

@@ -6,9 +6,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from operations.console import json_block
 from operations.keys import apikey_create
 from operations.models import ApiKey
+from operations.page_values import json_block
 from operations.strict_lists import StrictListMixin
 from tests.operations.conftest import MakeClient
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
+
+from tests.projects import empty_database
 
 pytestmark = [pytest.mark.feature("H3", "F2"), pytest.mark.timeout(240)]
 
@@ -40,19 +39,8 @@ print("TAKEN", Seats.objects.get(room="101").taken)
 
 @pytest.fixture
 def database() -> Iterator[dict[str, str]]:
-    """An empty database, as the environment that the page reads."""
-    url = urlsplit(os.environ["DATABASE_URL"])
-    name = f"hotel_{secrets.token_hex(4)}"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-        yield {
-            "PGDATABASE": name,
-            "PGHOST": str(url.hostname),
-            "PGPORT": str(url.port),
-            "PGUSER": str(url.username),
-            "PGPASSWORD": url.password or "",
-        }
-        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with empty_database("hotel") as environment:
+        yield environment
 
 
 def blocks(lang: str) -> list[str]:
