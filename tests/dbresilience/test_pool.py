@@ -11,6 +11,7 @@ from psycopg_pool import PoolTimeout
 from psycopg_pool.pool import WaitingClient
 
 from dbresilience.postgresql.base import DatabaseWrapper
+from dbresilience.postgresql.pool import CHECK_AFTER
 from dbresilience.postgresql.stats import pool_stats
 from tests.dbresilience import loads
 from tests.dbresilience.backends import ALIAS, fill, in_threads, one, pool_of, pooled_alias, terminate
@@ -54,7 +55,7 @@ def test_it_asks_a_connection_that_survived_once_and_not_for_ever(pooled: Databa
     asked = []
     for _ in range(3):
         connection = pool.getconn()
-        asked.append(pool._was_just_used(connection, time.monotonic()))
+        asked.append(pool._was_just_used(connection, time.monotonic(), CHECK_AFTER))
         pool.putconn(connection)
 
     assert asked == [False, True, True]
