@@ -21,16 +21,21 @@ from customers.reconciling.conf import reconcile_settings
 from customers.sync.fields import fields_make, root_of
 from operations.identifiers import uuid_of
 
-# The states of a page with their customers, by the unique index of remote ids. The columns are read as they are: a
-# whole account passes here, and model instances would cost three times as much.
+# The states of a page with their customers, by the unique index of remote ids: one at a time, for of a table that was
+# never analysed, as during a first import, the planner would read all states of the account for each page. The columns
+# are read as they are: a whole account passes here, and model instances would cost three times as much.
 PAGE_SQL: Final = """
 SELECT s.remote_id, s.customer_id, s.status, s.base::text,
        s.dirty_at IS NOT NULL OR s.lease_until > statement_timestamp() OR s.saga_id IS NOT NULL,
        c.deleted_at IS NOT NULL,
        c.name, c.email, c.phone, c.address::text, c.metadata::text
-  FROM customers_syncstate s LEFT JOIN customers_customer c ON c.id = s.customer_id
- WHERE s.integration = %(integration)s AND s.account = %(account)s AND s.livemode = %(livemode)s
-   AND s.remote_id = ANY (%(ids)s)
+  FROM unnest(%(ids)s::text[]) AS given (remote_id)
+ CROSS JOIN LATERAL (
+       SELECT * FROM customers_syncstate
+        WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
+          AND remote_id = given.remote_id
+        LIMIT 1) s
+  LEFT JOIN customers_customer c ON c.id = s.customer_id
 """
 # Messages about records of a page that nobody has worked on yet, by the indexes of remote ids and of pending ones.
 WAITING_SQL: Final = """

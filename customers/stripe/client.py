@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import orjson
 import requests
 import stripe
-from requests.adapters import HTTPAdapter
 
 from customers.integrations import (
     ConfigurationError,
@@ -27,11 +26,11 @@ from customers.integrations import (
     Unreachable,
 )
 from customers.stripe.conf import StripeSettings
+from customers.stripe.http import PlainSession
 
 CONNECT_TIMEOUT: Final = 3.0
 READ_TIMEOUT: Final = 10.0
 CALL_TIMEOUT: Final = CONNECT_TIMEOUT + READ_TIMEOUT
-_CONNECTIONS: Final = 32
 _TEST_KEYS: Final = ("sk_test_", "rk_test_")
 _LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 _KEY: Final = re.compile(r"\b([sr]k_(?:test|live)_|whsec_)\w+")
@@ -105,12 +104,8 @@ def _client(config: StripeSettings, http: type[stripe.RequestsClient]) -> stripe
 
 
 def _client_new(config: StripeSettings, http: type[stripe.RequestsClient]) -> stripe.StripeClient:
-    session = requests.Session()
-    # Only what is configured here counts: no proxies, no netrc and no certificates from the environment by accident.
-    session.trust_env = config.is_real
-    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
+    # No proxy of the environment stands between us and a server of our own.
+    session = PlainSession(environment=config.is_real)
     return stripe.StripeClient(
         config.api_key,
         stripe_version=config.api_version,

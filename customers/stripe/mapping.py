@@ -47,19 +47,20 @@ def update_body(*, changes: Changes) -> dict[str, Any]:
 
 def record_of(customer: Mapping[str, Any], *, deleted: bool = False) -> RemoteRecord:
     """A customer object of Stripe's as a record; also the stub that is left of a deleted one."""
-    metadata = {key: value for key, value in _mapping(customer.get("metadata")).items() if key != REFERENCE}
-    address = {key: value for key, value in _mapping(customer.get("address")).items() if key in ADDRESS_KEYS}
+    # Whole accounts pass here, so nothing is built of what is empty, as it mostly is.
+    metadata, address = _mapping(customer.get("metadata")), _mapping(customer.get("address"))
+    email = customer.get("email")
     return RemoteRecord(
         remote_id=str(customer.get("id") or ""),
         fields=fields_make(
             name=customer.get("name"),
-            email=email_with_unicode_domain(str(customer.get("email") or "")),
+            email=email_with_unicode_domain(str(email)) if email else None,
             phone=customer.get("phone"),
-            address=address,
-            metadata=metadata,
+            address=address and {key: address[key] for key in ADDRESS_KEYS if key in address},
+            metadata=metadata and {key: value for key, value in metadata.items() if key != REFERENCE},
         ),
         deleted=deleted or customer.get("deleted") is True,
-        reference=str(_mapping(customer.get("metadata")).get(REFERENCE) or ""),
+        reference=str(metadata.get(REFERENCE) or ""),
         created_at=_moment(customer.get("created")),
     )
 
@@ -70,4 +71,4 @@ def _moment(seconds: object) -> datetime | None:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     # A plain mapping first: the question whether it is any other costs more than all that is asked of it.
-    return value if isinstance(value, dict | Mapping) else {}
+    return value if isinstance(value, dict) or isinstance(value, Mapping) else {}  # noqa: SIM101

@@ -14,7 +14,6 @@ from typing import Any
 from customers.integrations import Fields, Value
 from customers.models import Customer
 
-_TEXTS = ("name", "email", "phone")
 METADATA = "metadata."
 
 
@@ -37,14 +36,15 @@ def fields_make(
 ) -> Fields:
     """Fields from the parts of a customer; what is empty is left out."""
     fields: Fields = {}
-    for root, value in zip(_TEXTS, (name, email, phone), strict=True):
-        if text := text_clean(value):
+    for root, value in (("name", name), ("email", email), ("phone", phone)):
+        if value and (text := text_clean(value)):
             fields[root] = text
-    if lines := {str(key): text_clean(value) for key, value in sorted((address or {}).items()) if value}:
+    if address and (lines := {str(key): text_clean(value) for key, value in sorted(address.items()) if value}):
         fields["address"] = lines
-    for key, value in sorted((metadata or {}).items()):
-        if text := text_clean(value):
-            fields[METADATA + text_clean(key)] = text
+    if metadata:
+        for key, value in sorted(metadata.items()):
+            if text := text_clean(value):
+                fields[METADATA + text_clean(key)] = text
     return fields
 
 
