@@ -29,7 +29,7 @@ SELECT s.remote_id, s.customer_id, s.status, s.base::text,
        s.dirty_at IS NOT NULL OR s.lease_until > statement_timestamp() OR s.saga_id IS NOT NULL,
        c.deleted_at IS NOT NULL,
        c.name, c.email, c.phone, c.address::text, c.metadata::text
-  FROM unnest(%(ids)s::text[]) AS given (remote_id)
+  FROM jsonb_array_elements_text(%(ids)s::jsonb) AS given (remote_id)
  CROSS JOIN LATERAL (
        SELECT * FROM customers_syncstate
         WHERE integration = %(integration)s AND account = %(account)s AND livemode = %(livemode)s
@@ -131,7 +131,8 @@ def _rows(integration: Integration, ids: Sequence[str]) -> dict[str, Sequence[An
                 "integration": integration.name,
                 "account": integration.account,
                 "livemode": integration.livemode,
-                "ids": list(ids),
+                # As JSON: to quote a hundred for an array takes as long as to find them.
+                "ids": orjson.dumps(ids).decode(),
             },
         )
         return {row[0]: row for row in cursor.fetchall()}

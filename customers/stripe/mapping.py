@@ -70,5 +70,7 @@ def _moment(seconds: object) -> datetime | None:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    # A plain mapping first: the question whether it is any other costs more than all that is asked of it.
-    return value if isinstance(value, dict) or isinstance(value, Mapping) else {}  # noqa: SIM101
+    # Mostly there is nothing, or a plain mapping: the question whether it is any other costs more than all the rest.
+    if not value:
+        return {}
+    return value if type(value) is dict or isinstance(value, Mapping) else {}
