@@ -21,8 +21,8 @@ from customers.reconciling.items import look_item, plain_data
 from dbresilience.transactions import run_in_transaction
 from operations.long_actions.kinds import Batch, Item, NewItem, Outcome, succeeded
 
-PAGES_MOST: Final = 10
-PAGES_SECONDS: Final = 0.4
+PAGES_MOST: Final = 25
+PAGES_SECONDS: Final = 1.0
 READERS: Final = 8
 # A window that has no beginning is halved as if it began so long ago; one that is shorter is not halved.
 _UNKNOWN: Final = timedelta(days=3_650)
