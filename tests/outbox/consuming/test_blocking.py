@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.db import IntegrityError, connection, transaction
 
 from outbox.consuming.handlers import handles, unregister
-from outbox.consuming.inbox import QUEUED_SQL
+from outbox.consuming.inbox import QUEUED_SQL, SEEN_SQL
 from outbox.consuming.redriving import consumed_discard, consumed_retry
 from outbox.consuming.retrying import Retries
 from outbox.errors import PermanentError
@@ -107,3 +109,21 @@ def test_the_queue_of_an_aggregate_is_read_by_its_index(kafka: Kafka, blocking: 
         plan = "\n".join(line for (line,) in cursor.fetchall())
 
     assert "outbox_parked_queued" in plan
+
+
+def test_what_was_handled_is_looked_up_one_by_one_also_before_the_inbox_was_analysed(kafka: Kafka) -> None:
+    values = {"group": kafka.group, "events": [f"event-{number}" for number in range(100)]}
+    plans = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            'INSERT INTO outbox_inbox (consumer_group, event_id, topic, partition, "offset", outcome)'
+            " SELECT %s, 'event-' || n, 'orders', 0, n, 'handled' FROM generate_series(1, 20000) n",
+            [kafka.group],
+        )
+        for _ in range(2):
+            cursor.execute(f"EXPLAIN {SEEN_SQL}", values)
+            plans.append("\n".join(line for (line,) in cursor.fetchall()))
+            cursor.execute("ANALYZE outbox_inbox")
+
+    for plan in plans:
+        assert re.search(r"Index Cond: .*event_id", plan), plan
