@@ -19,7 +19,7 @@ from operations.audit import actor_of
 from operations.console import RecordAdmin
 from operations.errors import ProblemError
 from operations.long_actions.access import may_do, may_steer
-from operations.long_actions.documents import progress_document
+from operations.long_actions.documents import progress_document, result_lines
 from operations.long_actions.errors import OperationNotFound
 from operations.long_actions.kinds import kind_named
 from operations.long_actions.plan_page import plan_page
@@ -136,6 +136,7 @@ class OperationAdmin(RecordAdmin):
             "filter_text": json.dumps(operation.filter, ensure_ascii=False),
             "stop_percent": f"{operation.stop_error_rate * 100:g}",
             "progress": progress_document(operation),
+            "result": result_lines(kind.result(operation)) if kind and operation.begun else [],
             "rest": max(0, (operation.items if operation.collected else operation.eligible) - operation.begun),
             "buttons": [verb for verb in _OFFERED.get(operation.state, ()) if _may(request, operation, verb)],
             # Who reads a page further down, or holds it still, is left alone: with a keyboard nobody gets to a button

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from operations.long_actions.kinds import Kind, Plan, kind_named
@@ -35,6 +36,20 @@ def operation_document(operation: Operation) -> dict[str, Any]:
         "finished_at": operation.finished_at,
         "updated_at": operation.updated_at,
     }
+
+
+def result_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What came of an operation, for people: pairs of words and a figure; what stands in its filter is left out."""
+    lines: list[tuple[str, str]] = []
+    for name, value in result.items():
+        label = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += [(f"{label}: {inner}", text) for inner, text in result_lines(value)]
+        elif isinstance(value, bool):
+            lines.append((label, "yes" if value else "no"))
+        elif isinstance(value, int):
+            lines.append((label, f"{value:,}"))
+    return lines
 
 
 def progress_document(operation: Operation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from operations.long_actions.documents import (
     kind_document,
     operation_document,
     plan_document,
+    result_lines,
 )
 from operations.long_actions.errors import OperationNotFound
 from operations.long_actions.kinds import kinds
@@ -94,7 +95,8 @@ class Command(BaseCommand):
         items = [item_document(row) for row in odd.order_by("pk")[:SHOWN_ITEMS]]
         document = operation_document(operation) | {"not_succeeded": items}
         lines = [_line(document), f"  because: {operation.reason}", f"  filter: {json.dumps(operation.filter)}"]
-        lines += [f"  {why}: {count}" for why, count in operation.ineligible.items()]
+        lines += [f"  not eligible: {why}: {count}" for why, count in operation.ineligible.items()]
+        lines += [f"  {label}: {figure}" for label, figure in result_lines(document["result"]) if operation.begun]
         lines += [f"  {one['key']}: {one['state']} {one['code']} {one['message']}".rstrip() for one in items]
         self._print(document, lines, options)
         if operation.failed or operation.state == OperationState.FAILED:

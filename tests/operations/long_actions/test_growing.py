@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from io import StringIO
 from typing import Any, ClassVar
 
 import pytest
+from django.core.management import call_command
 
 from operations.long_actions import kinds
 from operations.long_actions.documents import operation_document, progress_document
@@ -17,6 +19,7 @@ from operations.long_actions.runner import operation_run, operations_run_once
 from operations.long_actions.steering import operation_start
 from operations.models import Operation, OperationItem
 from tests.children import child_run
+from tests.operations.conftest import MakeClient
 
 pytestmark = [pytest.mark.feature("H4", "C11"), pytest.mark.django_db(transaction=True)]
 
@@ -51,7 +54,7 @@ class Pages(Kind):
         return outcomes
 
     def result(self, operation: Operation) -> dict[str, Any]:
-        return {"pages": operation.succeeded}
+        return {"pages": operation.succeeded, "complete": operation.is_final, "side": "left", "of": {"odd_ones": 1_600}}
 
 
 class Dying(Pages):
@@ -75,8 +78,19 @@ def test_it_carries_out_what_its_items_lead_to_once_each(walk: Operation) -> Non
     operation = operation_run(walk.pk, seconds=60)
 
     assert (operation.state, operation.items, operation.succeeded) == ("completed", 12, 12)
-    assert operation_document(operation)["result"] == {"pages": 12}
+    assert operation_document(operation)["result"]["pages"] == 12
     assert progress_document(operation)["percent"] == 100.0
+
+
+def test_what_came_of_it_is_told_in_console_and_command(walk: Operation, staff_client: MakeClient) -> None:
+    out = StringIO()
+    operation_run(walk.pk, seconds=60)
+
+    call_command("operations", "show", str(walk.pk), stdout=out)
+    page = staff_client("operator").get(f"/admin/operations/operation/{walk.pk}/change/").content.decode()
+
+    assert out.getvalue().splitlines()[3:] == ["  pages: 12", "  complete: yes", "  of: odd ones: 1,600"]
+    assert "<dt>of: odd ones</dt><dd>1,600</dd>" in page
 
 
 def test_it_goes_on_with_the_page_at_which_its_worker_was_killed(walk: Operation) -> None:
