@@ -50,7 +50,7 @@ def test_it_tells_a_port_that_is_not_allowed_from_one_that_is_taken(monkeypatch:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         monkeypatch.setenv("PORT", str(holder.getsockname()[1]))
-        with pytest.raises(StartFailed, match=r"\(PORT\) is taken$"):
+        with pytest.raises(StartFailed, match=r"\(PORT\) is taken: choose another one$"):
             supervisor.web_port()
 
     monkeypatch.setattr(socket, "socket", Forbidden)

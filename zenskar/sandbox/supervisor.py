@@ -256,7 +256,7 @@ def _refused(port: int) -> str:
         except PermissionError:
             return "is not allowed: ports below 1024 are for root; take one from 1024 on"
         except OSError:
-            return "is taken"
+            return "is taken: choose another one"
         return ""
 
 
