@@ -70,7 +70,8 @@ def with_lock_patience(
                 raise
             if attempt == config.attempts:
                 raise LocksNotGranted(f"{LocksNotGranted.__doc__} {_holders(using)}".strip()) from exc
-            log.info("lock_not_granted", attempt=attempt, waited=round(patience, 3))
+            # A warning, since commands log no less: whoever watches a migration stand still is told why.
+            log.warning("lock_not_granted", attempt=attempt, waited=round(patience, 3))
         # Others get at least as long as they were kept waiting; the chance keeps two migrations from marching in step.
         sleep(random.uniform(1, 2) * patience)  # noqa: S311
         patience = min(config.longest, patience * GROWTH)

@@ -25,6 +25,7 @@ from psycopg.pq import Format, TransactionStatus
 from dbresilience.conf import pool_settings
 from dbresilience.errors import ConnectionLost
 from dbresilience.history import HISTORY_SQL
+from dbresilience.observations.errors import observe_error
 from dbresilience.observations.processes import register_pools
 from dbresilience.postgresql import forking
 from dbresilience.postgresql.connection import Connection
@@ -92,10 +93,13 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
         return defaults | params | overrides
 
     def connect(self) -> None:
-        """As Django's, without working out how to connect when a pool is there that knows."""
+        """As Django's, without working out how to connect when a pool is there that knows; failures are counted."""
         self._lender = self.pool
         try:
             super().connect()
+        except (psycopg.Error, Error) as exc:
+            observe_error(exc)
+            raise
         finally:
             self._lender = None
 

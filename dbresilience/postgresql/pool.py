@@ -99,6 +99,8 @@ class Pool(ConnectingPool):
                 connection = super().getconn(timeout)
             except (PoolTimeout, TooManyRequests):
                 self.counted["timeouts"] += 1
+                # Who was sent away waited longest of all.
+                self._waits.add(time.monotonic() - asked)
                 raise
         now = connection.lent_at = time.monotonic()
         self._waits.add(now - asked)
@@ -161,7 +163,7 @@ class Pool(ConnectingPool):
             idle=figures["pool_available"],
             borrowed=len(borrowed),
             overflow=max(0, figures["pool_size"] - self.size),
-            waiting=figures["requests_waiting"],
+            waiting=self._count_waiting(),
             utilisation=round(len(borrowed) / capacity, 4),
             longest_hold=max((now - one.since for one in borrowed), default=None),
             requests=requests,
@@ -288,8 +290,14 @@ class Pool(ConnectingPool):
         for connection in spare:
             self._close_connection(connection)
 
+    def _count_waiting(self) -> int:
+        """How many wait; psycopg leaves those that gave up in its queue until a connection comes back."""
+        with self._lock:
+            return sum(one.conn is None and one.error is None for one in self._waiting)
+
     def _say_returned(self, borrowing: Borrowing, now: float) -> None:
-        log.info(
+        # As loud as the warning that it ends, so that nobody hears one without the other.
+        log.warning(
             "connection_returned_late",
             alias=self.alias,
             work=borrowing.work,

@@ -63,7 +63,7 @@ class PoolStats:
         refreshed: sessions exchanged for their age.
         answer_timeouts: exchanges given up because the server did not answer.
         rollback_failures: rollbacks that failed and cost the connection.
-        wait: time until a connection was had.
+        wait: time until a connection was had, or until waiting for one was given up.
         hold: time until it came back.
     """
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import ProgrammingError, connection, migrations, models, transaction
 from django.db.migrations.state import ProjectState
 
 from dbresilience.conf import lock_settings
 from dbresilience.errors import LocksNotGranted
 from dbresilience.lock_patience import PatientExecutor, with_lock_patience
+from tests.dbresilience.backends import other_session
 
 pytestmark = [pytest.mark.feature("B1", "B6"), pytest.mark.usefixtures("transactional_db")]
 
@@ -76,6 +79,18 @@ def test_it_waits_longer_each_time_and_never_longer_than_the_limit(accounts: str
     assert max(waits) <= 0.2
     assert "slow reader" in str(caught.value)
     assert "added" not in columns()
+
+
+def test_the_command_says_in_one_line_who_holds_the_locks(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+    settings.DB_MIGRATION_LOCK_ATTEMPTS = 2
+    with other_session(connection.settings_dict) as session, caplog.at_level(logging.WARNING):
+        session.execute("SET application_name = 'slow reader'; BEGIN; LOCK TABLE dbresilience_deadlock")
+
+        with pytest.raises(CommandError, match=r"did not get its locks.*slow reader.*") as caught:
+            call_command("migrate", "dbresilience", "zero", stdout=StringIO(), verbosity=0)
+
+    assert "\n" not in str(caught.value)
+    assert [record.msg["attempt"] for record in caplog.records if record.msg["event"] == "lock_not_granted"] == [1]
 
 
 def test_it_lets_others_read_between_its_attempts(accounts: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 
+from dbresilience.errors import LocksNotGranted
 from dbresilience.lock_patience import PatientExecutor
 
 _django: Any = migrate
@@ -19,5 +21,7 @@ class Command(migrate.Command):
         _django.MigrationExecutor = PatientExecutor
         try:
             super().handle(*args, **options)
+        except LocksNotGranted as exc:
+            raise CommandError(str(exc)) from exc
         finally:
             _django.MigrationExecutor = original
