@@ -15,7 +15,7 @@ from customers.api.descriptions import answers
 from customers.events import AGGREGATE
 from customers.models import Drift
 from customers.reconciling.decisions import DriftNotFound, drifts_accept, drifts_decline
-from customers.reconciling.documents import drift_document
+from customers.reconciling.documents import conflict_left, drift_document
 from operations.api.begun import ADDRESS
 from operations.api.keyset import PageQuery, keyset_page, page_document
 from operations.audit import actor_of
@@ -134,7 +134,8 @@ class AcceptView(DriftView):
     post=extend_schema(
         operation_id="customers_drift_decline",
         summary="Leave a difference as it is",
-        description="The same facts are not asked about again.",
+        description="The same facts are not asked about again. `conflicts` are those about the same record or customer "
+        "that stay open, each with what settles it.",
         tags=_TAGS,
         parameters=[_ID],
         request=Decision,
@@ -148,9 +149,9 @@ class DeclineView(DriftView):
     def post(self, request: Request, drift_id: str) -> Response:
         require(request, "customers.decline_drift")
         drift = _drift(drift_id)
-        drifts_decline(ids=[drift.pk], actor=actor_of(request), reason=_reason(request))
+        done = drifts_decline(ids=[drift.pk], actor=actor_of(request), reason=_reason(request))
         drift.refresh_from_db()
-        return Response(_shown(request, drift))
+        return Response({**_shown(request, drift), "conflicts": [conflict_left(one) for one in done.conflicts]})
 
 
 def _shown(request: Request, drift: Drift) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString
 from customers.errors import CustomerError
 from customers.models import Drift, ReconcileRun
 from customers.reconciling.compare_page import compare_page, may_compare
-from customers.reconciling.decisions import drifts_accept, drifts_decline
+from customers.reconciling.decisions import Declined, drifts_accept, drifts_decline
 from customers.reconciling.documents import drift_fields
 from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
@@ -28,7 +28,7 @@ from operations.console import WordsFilter
 from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
-from operations.page_values import NOTHING, badge, json_block, number_of, record_link, words
+from operations.page_values import NOTHING, badge, json_block, number_of, words
 from operations.posted import posted_text
 from outbox.masking import may_read_payload
 
@@ -67,7 +67,9 @@ class DriftAdmin(ReadableAdmin):
     def about(self, row: Drift) -> SafeString | str:
         if row.customer is None:
             return row.remote_id or NOTHING
-        return format_html('{} <span class="quiet">{}</span>', record_link(row.customer), row.remote_id or "no record")
+        return format_html(
+            '{} <span class="quiet">{}</span>', self.whose(row, row.customer), row.remote_id or "no record"
+        )
 
     @admin.display(description="What differs")
     def fields_text(self, row: Drift) -> str:
@@ -148,6 +150,7 @@ class DriftAdmin(ReadableAdmin):
             **self.admin_site.each_context(request),
             "title": _sentence(drift.get_kind_display()),
             "drift": drift,
+            "customer": self.whose(drift, drift.customer) if drift.customer else "none here",
             "tone": _TONES.get(Drift.Status(drift.status), "plain"),
             "status": words(drift.get_status_display()),
             "repair": _sentence(drift.get_repair_display()),
@@ -167,9 +170,7 @@ class DriftAdmin(ReadableAdmin):
         actor = actor_of(request)
         try:
             if verb == "decline":
-                count = drifts_decline(ids=ids, actor=actor, reason=reason)
-                text = f"{number_of(count, 'difference is', 'differences are')} left as it is."
-                self.message_user(request, text, messages.SUCCESS)
+                self._declined(request, drifts_decline(ids=ids, actor=actor, reason=reason))
                 return
             done = drifts_accept(ids=ids, actor=actor, reason=reason)
         except CustomerError as exc:
@@ -182,6 +183,19 @@ class DriftAdmin(ReadableAdmin):
         if left := len(set(ids)) - len(done.ids):
             text = f"{number_of(left, 'was', 'were')} left: decided before, or not to be mended from here."
             self.message_user(request, text, messages.WARNING)
+
+    def _declined(self, request: HttpRequest, done: Declined) -> None:
+        count = len(done.ids)
+        text = (
+            f"{number_of(count, 'difference is', 'differences are')} left as {'it is' if count == 1 else 'they are'}."
+        )
+        self.message_user(request, text, messages.SUCCESS)
+        if done.conflicts:
+            address = reverse("admin:customers_conflict_change", args=[done.conflicts[0].pk])
+            many = len(done.conflicts)
+            text = f"{number_of(many, 'conflict', 'conflicts')} about the same {'stays' if many == 1 else 'stay'} open"
+            link = format_html('{}: <a href="{}">what settles it</a>.', text, address)
+            self.message_user(request, link, messages.WARNING)
 
 
 def _plans() -> list[tuple[str, str]]:

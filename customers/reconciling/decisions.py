@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from customers.errors import CustomerError
-from customers.models import Drift
+from customers.models import Conflict, Drift, SyncState
 from dbresilience.transactions import run_in_transaction
 from operations.audit import audit_record
 from operations.long_actions.planning import operation_create
@@ -51,6 +52,14 @@ class Accepted:
     operation: Operation
 
 
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Differences that were left as they are, and the conflicts about the same records and customers that stay open."""
+
+    ids: Sequence[int]
+    conflicts: Sequence[Conflict]
+
+
 def drifts_accept(*, ids: Sequence[int], actor: str, reason: str = "") -> Accepted:
     """Have proposals repaired, by an operation that looks at each again first; of several, those that can be.
 
@@ -88,8 +97,13 @@ def drifts_accept(*, ids: Sequence[int], actor: str, reason: str = "") -> Accept
     return run_in_transaction(work)
 
 
-def drifts_decline(*, ids: Sequence[int], actor: str, reason: str = "") -> int:
-    """Leave differences as they are; the same facts are not asked about again. How many there were.
+def drifts_decline(*, ids: Sequence[int], actor: str, reason: str = "") -> Declined:
+    """Leave differences as they are; the same facts are not asked about again.
+
+    Conflicts ask other questions, about the same records: they stay open, and whoever declines is told so.
+
+    Args:
+        ids, actor, reason: as in ``drifts_accept``.
 
     Raises:
         DriftNotFound: none of them is there.
@@ -97,18 +111,35 @@ def drifts_decline(*, ids: Sequence[int], actor: str, reason: str = "") -> int:
     """
     wanted = list(dict.fromkeys(ids))[:_AT_ONCE]
 
-    def work() -> int:
+    def work() -> Declined:
         rows = list(Drift.objects.filter(pk__in=wanted).select_for_update(no_key=True).order_by("pk"))
         if not rows:
             raise DriftNotFound
-        waiting = [row.pk for row in rows if row.status == Drift.Status.OPEN]
+        waiting = [row for row in rows if row.status == Drift.Status.OPEN]
         if not waiting:
             raise DriftDecided
-        for pk in waiting:
+        for row in waiting:
             detail = {"reason": reason} if reason else {}
-            audit_record(actor=actor, action="drift.declined", target=f"drift:{pk}", detail=detail)
-        return Drift.objects.filter(pk__in=waiting).update(
+            audit_record(actor=actor, action="drift.declined", target=f"drift:{row.pk}", detail=detail)
+        declined = [row.pk for row in waiting]
+        Drift.objects.filter(pk__in=declined).update(
             status=Drift.Status.DECLINED, decided_by=actor[:200], ended_at=Now(), outcome=reason[:2000]
         )
+        return Declined(declined, drifts_conflicts(waiting))
 
     return run_in_transaction(work)
+
+
+def drifts_conflicts(drifts: Sequence[Drift]) -> list[Conflict]:
+    """The open conflicts about the records and customers that differences speak of."""
+    # By the primary key and the two unique indexes of states.
+    states = Q(pk__in={one.state_id for one in drifts if one.state_id})
+    for integration, account, livemode in {(one.integration, one.account, one.livemode) for one in drifts}:
+        there = {"integration": integration, "account": account, "livemode": livemode}
+        same = [
+            one for one in drifts if (one.integration, one.account, one.livemode) == (integration, account, livemode)
+        ]
+        states |= Q(**there, remote_id__in={one.remote_id for one in same if one.remote_id})
+        states |= Q(**there, customer__in={one.customer_id for one in same if one.customer_id})
+    found = list(SyncState.objects.filter(states).values_list("pk", flat=True))
+    return list(Conflict.objects.open().filter(state__in=found).select_related("state").order_by("pk"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from customers.models import Drift
+from customers.models import Conflict, Drift
 from customers.models.drift import FieldDifference
+from customers.sync.advice import conflict_advice
 from outbox.masking import payload_masked
 
 
@@ -35,6 +36,18 @@ def drift_document(drift: Drift, *, readable: bool) -> dict[str, Any]:
         "seen_at": drift.seen_at,
         "ended_at": drift.ended_at,
         "decided_by": drift.decided_by or None,
+    }
+
+
+def conflict_left(conflict: Conflict) -> dict[str, Any]:
+    """A conflict that stays open beside a difference that was left as it is, and what settles it."""
+    return {
+        "id": conflict.pk,
+        "kind": conflict.kind,
+        "field": conflict.field or None,
+        "customer_id": str(conflict.state.customer_id) if conflict.state.customer_id else None,
+        "remote_id": conflict.state.remote_id,
+        "advice": conflict_advice(conflict.kind),
     }
 
 

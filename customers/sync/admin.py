@@ -85,7 +85,7 @@ class SyncStateAdmin(ReadableAdmin):
         "poke_count": "Times a look was asked for",
     }
     fieldsets = (
-        (None, {"fields": ("state", "customer", "remote", "mode", "agreed", ("last_success_at", "updated_at"))}),
+        (None, {"fields": ("state", "customer_link", "remote", "mode", "agreed", ("last_success_at", "updated_at"))}),
         (
             "What is wanted",
             {"fields": (("waiting_since", "importance"), ("failures", "next_attempt_at"), ("last_error",))},
@@ -111,7 +111,7 @@ class SyncStateAdmin(ReadableAdmin):
 
     @admin.display(description="Customer")
     def customer_link(self, row: SyncState) -> SafeString | str:
-        return record_link(row.customer)
+        return self.whose(row, row.customer)
 
     @admin.display(description="Account")
     def mode(self, row: SyncState) -> str:

@@ -51,7 +51,7 @@ class ConflictAdmin(ReadableAdmin):
 
     @admin.display(description="Customer")
     def customer_link(self, row: Conflict) -> SafeString | str:
-        return record_link(row.state.customer or row.state)
+        return self.whose(row, row.state.customer) if row.state.customer else record_link(row.state)
 
     @admin.display(description="Question")
     def question(self, row: Conflict) -> SafeString:
@@ -120,6 +120,7 @@ class ConflictAdmin(ReadableAdmin):
             "title": _sentence(str(conflict)),
             "conflict": conflict,
             "state": state,
+            "customer": self.whose(conflict, state.customer),
             "life_url": life_url(
                 Name("customer", str(state.customer_id)) if state.customer_id else Name("remote", str(state.remote_id))
             ),

@@ -3,9 +3,10 @@
 A request is written down before it is sent, with its idempotency key and its very parameters, and nothing else is
 frozen for the row until it is resolved (a unique index holds that). So whoever comes after a crash or a lost answer
 repeats the same key and body: if the first one had its effect, the saved answer comes back; if not, it has it now,
-once. Three things end that trust, and then the effect is looked up instead: the key's age (by the database's clock),
-an answer that is a replay of a failure (that key can never give another), and a key that the integration says was used
-with another body. When the look-up itself fails, nothing is concluded and the row is retried.
+once. Four things end that trust, and then the effect is looked up instead: the key's age (by the database's clock),
+an answer that is a replay of a failure (that key can never give another), a key that the integration says was used
+with another body, and a repeat that is refused on its own account: that says nothing about the send before it, which
+may have had its effect. When the look-up itself fails, nothing is concluded and the row is retried.
 """
 
 from __future__ import annotations
@@ -90,13 +91,16 @@ def request_send(work: Work, request: SyncRequest, *, expected: Fields) -> bool:
     return True
 
 
-def request_carry_out(work: Work, request: SyncRequest) -> bool:
+def request_carry_out(work: Work, request: SyncRequest, *, repeated: bool = False) -> bool:
     """Send a request that was just frozen; when it had its effect, base and link say so. The row stays taken.
+
+    Args:
+        repeated: it was sent before, and nobody knows what became of that.
 
     Returns:
         False when the row must be looked at again under the same lease.
     """
-    record = _outcome_of(work, request)
+    record = _outcome_of(work, request, repeated=repeated)
     if record is None:
         return False
     found = record
@@ -126,10 +130,10 @@ def request_finish(work: Work, request: SyncRequest) -> None:
         )
 
     run_in_transaction(count)
-    request_carry_out(work, request)
+    request_carry_out(work, request, repeated=True)
 
 
-def _outcome_of(work: Work, request: SyncRequest) -> RemoteRecord | None:
+def _outcome_of(work: Work, request: SyncRequest, *, repeated: bool = False) -> RemoteRecord | None:
     """Send and sort the answers; None when the request is resolved without a success."""
     try:
         record = work.call(lambda: _send(work, request))
@@ -141,6 +145,9 @@ def _outcome_of(work: Work, request: SyncRequest) -> RemoteRecord | None:
         request_resolve(work, request, Outcome.ABANDONED, error=exc)
         return None
     except PermanentError as exc:
+        if repeated and not exc.replayed:
+            look_up(work, request, why=f"a repeat was refused: {exc.message}")
+            return None
         request_resolve(work, request, Outcome.REFUSED, error=exc)
         raise
     except IntegrationError as exc:

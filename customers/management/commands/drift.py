@@ -11,7 +11,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from customers.errors import CustomerError
 from customers.models import Drift
 from customers.reconciling.decisions import drifts_accept, drifts_decline
-from customers.reconciling.documents import drift_document
+from customers.reconciling.documents import conflict_left, drift_document
 from operations.long_actions.runner import operation_run
 from operations.models import OperationItem
 from operations.shell import counted, shell_actor
@@ -71,8 +71,11 @@ class Command(BaseCommand):
             raise SystemExit(1)
 
     def _decline(self, options: dict[str, Any]) -> None:
-        count = drifts_decline(ids=options["ids"], actor=shell_actor(), reason=options["reason"])
-        self._print({"declined": count}, [f"{counted(count, 'difference')} left as it is."], options)
+        done = drifts_decline(ids=options["ids"], actor=shell_actor(), reason=options["reason"])
+        count, left = len(done.ids), [conflict_left(one) for one in done.conflicts]
+        lines = [f"{counted(count, 'difference')} left as {'it is' if count == 1 else 'they are'}."]
+        lines += [f"Conflict {one['id']} ({one['kind']}) stays open. {one['advice']}" for one in left]
+        self._print({"declined": count, "conflicts": left}, lines, options)
         if count != len(set(options["ids"])):
             raise SystemExit(1)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.urls import reverse
 
-from customers.models import Customer, Drift, SyncState
+from customers.models import Conflict, Customer, Drift, SyncState
 from customers.reconciling.decisions import DriftDecided, DriftUnrepairable, drifts_accept, drifts_decline
 from customers.services import customer_create, customer_delete
 from operations.long_actions.runner import operation_run
 from operations.models import AuditEntry, OperationItem
+from tests.customers.conftest import Api
 from tests.customers.maintenance.conftest import linked, run, unheard
 from tests.customers.stripe.conftest import StripeSide
+from tests.operations.conftest import MakeClient
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.feature("C15", "C7", "H6")]
 
@@ -164,9 +168,59 @@ def test_the_command_lists_accepts_and_declines(both: StripeSide) -> None:
 
     assert (listed, len(documents), empty) == (1, 2, 0)
     assert (accepted[0], accepted[1]["repaired"]) == (0, 1)
-    assert declined == (0, {"declined": 1})
+    assert declined == (0, {"declined": 1, "conflicts": []})
     with pytest.raises(CommandError, match="no such difference"):
         call_command("drift", "accept", "999999999")
+
+
+@pytest.fixture
+def taken(both: StripeSide) -> Drift:
+    """A record whose e-mail a linked customer has: a difference that only a person can settle, and its conflict."""
+    linked(both, name="Ada", email="ada@example.com")
+    both.sandbox.customer_add(email="ada@example.com")
+    unheard(both)
+    run("stripe_import")
+    return Drift.objects.open().get()
+
+
+def test_the_command_says_which_conflict_stays_open_and_what_settles_it(taken: Drift) -> None:
+    conflict = Conflict.objects.open().get()
+    written = io.StringIO()
+
+    call_command("drift", "decline", str(taken.pk), stdout=written)
+
+    conflict.refresh_from_db()
+    first, second = written.getvalue().splitlines()
+    assert (conflict.status, first) == ("open", "1 difference left as it is.")
+    assert second.startswith(f"Conflict {conflict.pk} (email_taken) stays open. A customer here has the e-mail")
+    assert "ada@" not in written.getvalue()
+
+
+@pytest.mark.feature("C13")
+def test_the_api_says_which_conflict_stays_open(taken: Drift) -> None:
+    conflict = Conflict.objects.open().get()
+
+    answer = Api("operations:read", "operations:write").post(
+        f"/api/v1/customers/drift/{taken.pk}/decline/", {"reason": "known"}
+    )
+
+    assert answer.status_code == 200
+    left = answer.json()["conflicts"]
+    assert [(one["id"], one["kind"], one["remote_id"]) for one in left] == [
+        (conflict.pk, "email_taken", taken.remote_id)
+    ]
+    assert "merge or delete the spare record" in left[0]["advice"].lower()
+
+
+@pytest.mark.feature("F3")
+def test_the_console_says_which_conflict_stays_open(taken: Drift, staff_client: MakeClient) -> None:
+    conflict = Conflict.objects.open().get()
+    address = reverse("admin:customers_drift_do", args=[taken.pk, "decline"])
+
+    page = staff_client("operator").post(address, follow=True).content.decode()
+
+    assert "1 conflict about the same stays open" in page
+    assert reverse("admin:customers_conflict_change", args=[conflict.pk]) in page
 
 
 def test_a_deletion_here_that_is_young_is_done_when_accepted(both: StripeSide, settings: Any) -> None:

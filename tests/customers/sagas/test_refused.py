@@ -66,6 +66,22 @@ def test_the_e_mail_of_a_refused_customer_is_free_again(side: Side, api: Api) ->
     assert len(side.world.living()) == Customer.objects.count() == 1
 
 
+@pytest.mark.parametrize("method", ["create", "update", "delete"])
+def test_a_refused_repeat_is_no_answer_to_the_send_before_it(side: Side, api: Api, method: str) -> None:
+    customer = None if method == "create" else side.linked(**ADA)
+    place = f"{URL}{customer.pk}/" if customer else URL
+    side.world.lose_answers(1, method=method)
+    side.world.refuse_repeat(method=method)
+
+    verb, body = {"create": ("POST", ADA), "update": ("PATCH", {"name": "Eve"}), "delete": ("DELETE", None)}[method]
+    answer = api(verb, place, body, **PROTECTED)
+
+    wanted = {"create": (201, ["Ada"]), "update": (200, ["Eve"]), "delete": (204, [])}[method]
+    assert (answer.status_code, [record.fields["name"] for record in side.world.living()]) == wanted
+    assert [one.name for one in Customer.objects.active()] == wanted[1]
+    nothing_is_left()
+
+
 def test_what_one_integration_took_is_undone_when_the_next_refuses(side: Side, second: World, api: Api) -> None:
     refuses(second, "create")
 

@@ -20,6 +20,7 @@ from customers.integrations import (
     Found,
     Integration,
     KeyMisused,
+    PermanentError,
     RecordPage,
     RemoteMessage,
     RemoteMissing,
@@ -97,6 +98,16 @@ class World:
     def lose_requests(self, count: int, *, method: str = "") -> None:
         """The next calls never arrive."""
         self._plant(self.before, count, method)
+
+    def refuse_repeat(self, *, method: str) -> None:
+        """The second call of this kind is refused before the other side sees its key."""
+        seen = itertools.count()
+
+        def strike(call: Call) -> None:
+            if call.method == method and next(seen) == 1:
+                raise PermanentError("planted", code="planted")
+
+        self.before.append(strike)
 
     def _plant(self, place: list[Callable[[Call], None]], count: int, method: str) -> None:
         left = [count]

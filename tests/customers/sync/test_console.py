@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from customers.models import Conflict, SyncRequest, SyncState, Webhook
+from customers.models import Conflict, Customer, Drift, SyncRequest, SyncState, Webhook
 from customers.services import customer_update
 from operations.models import AuditEntry
 from tests.customers.sync.conftest import Side
@@ -33,6 +33,23 @@ def staff(role: str) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+def staff_pages(role: str, addresses: list[str]) -> list[str]:
+    client = staff(role)
+    return [client.get(address).content.decode() for address in addresses]
+
+
+def found_drift(customer: Customer) -> None:
+    Drift.objects.create(
+        integration="memory",
+        livemode=False,
+        kind=Drift.Kind.FIELD_DIFFERENCE,
+        customer=customer,
+        operation_id=1,
+        subject=f"customer:{customer.pk}",
+        facts_hash="0" * 64,
+    )
 
 
 @pytest.fixture
@@ -71,6 +88,28 @@ def test_it_masks_values_for_those_who_may_not_read_them(filled: Side, model: ty
     assert word in seen["operator"]
     assert word not in seen["viewer"]
     assert "•••" in seen["viewer"]
+
+
+@pytest.mark.feature("A16")
+def test_it_names_customers_to_those_alone_who_may_see_them(filled: Side) -> None:
+    customer = Customer.objects.get()
+    customer_update(customer_id=customer.pk, changes={"name": "Lovelace"})
+    found_drift(customer)
+    rows = [SyncState.objects.get(), Conflict.objects.get(), Drift.objects.get()]
+    addresses = [reverse(f"admin:customers_{row._meta.model_name}_change", args=[row.pk]) for row in rows]
+    addresses += [reverse(f"admin:customers_{row._meta.model_name}_changelist") for row in rows]
+    limited = User.objects.create_user("limited", is_staff=True)
+    rights = Permission.objects.filter(codename__startswith="view_").exclude(codename="view_customer")
+    limited.user_permissions.set(rights)
+    client = Client()
+    client.force_login(limited)
+
+    pages = [client.get(address).content.decode() for address in addresses]
+    others = staff_pages("viewer", addresses)
+
+    assert [str(customer.pk) in page for page in pages] == [True] * 6
+    assert [page for page in pages if "Lovelace" in page] == []
+    assert ["Lovelace</a>" in page for page in others] == [True] * 6
 
 
 @pytest.mark.parametrize("page", PAGES)

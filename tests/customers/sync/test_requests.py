@@ -8,7 +8,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
-from customers.integrations import RetryableError
+from customers.integrations import PermanentError, RetryableError
 from customers.models import Conflict, Customer, SyncAccount, SyncRequest, SyncState
 from customers.services import customer_create, customer_delete, customer_update
 from customers.sync.engine import Outcome, sync_once
@@ -117,6 +117,50 @@ def test_it_takes_its_own_lost_push_for_no_remote_change(side: Side) -> None:
 
     assert not Conflict.objects.exists()
     assert side.remote(customer) == {"name": "second"}
+
+
+@pytest.mark.feature("G1", "C2")
+@pytest.mark.parametrize("method", ["create", "update", "delete"])
+def test_it_looks_up_what_a_lost_answer_said_when_the_repeat_is_refused(side: Side, method: str) -> None:
+    customer = customer_create(name="Ada") if method == "create" else side.linked(name="Ada")
+    if method == "update":
+        customer_update(customer_id=customer.pk, changes={"name": "Ada L."})
+    elif method == "delete":
+        customer_delete(customer_id=customer.pk)
+    side.poke()
+    side.world.lose_answers(1, method=method)
+    side.world.refuse_repeat(method=method)
+
+    side.rest()
+
+    writes = [call for call in side.world.writes() if call.method == method]
+    wanted = {"create": ["Ada"], "update": ["Ada L."], "delete": []}[method]
+    assert [record.fields["name"] for record in side.world.living()] == wanted
+    assert [call.changed for call in writes] == [True, False]
+    assert side.state(customer).status == ("deleted" if method == "delete" else "in_sync")
+    assert not SyncRequest.objects.filter(outcome="refused").exists()
+
+
+@pytest.mark.feature("G1", "C2")
+def test_it_takes_a_refusal_for_what_it_is_once_the_look_up_found_nothing(side: Side) -> None:
+    customer = customer_create(name="Ada")
+    side.poke()
+    side.world.lose_requests(1, method="create")
+    side.sync(customer)
+    side.world.before.append(refused)
+
+    outcome = side.sync(customer)
+
+    requests = SyncRequest.objects.order_by("id")
+    assert outcome is Outcome.FAILED
+    assert [(request.outcome, request.generation) for request in requests] == [("abandoned", 1), ("refused", 2)]
+    assert requests[0].uid == requests[1].uid
+    assert (side.state(customer).status, side.world.living()) == ("failed", [])
+
+
+def refused(call: Call) -> None:
+    if call.method == "create":
+        raise PermanentError("No such country.", code="country_unsupported")
 
 
 def expire_key() -> None:
