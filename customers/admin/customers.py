@@ -176,6 +176,7 @@ class CustomerAdmin(RecordAdmin):
             ("Events", "outbox_storedevent", f"customer:{customer.pk}"),
             ("Sync states", "customers_syncstate", str(customer.pk)),
             ("Conflicts", "customers_conflict", str(customer.pk)),
+            ("Differences", "customers_drift", str(customer.pk)),
             ("Protected changes", "customers_saga", str(customer.pk)),
             *(
                 (f"Webhooks of {state.remote_id}", "customers_webhook", state.remote_id)

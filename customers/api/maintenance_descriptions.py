@@ -54,9 +54,9 @@ retry_failed_syncs: Final = _beginning(
     "customers_retry_failed_syncs",
     "Try failed synchronisations again",
     "Marks every failed sync state to be looked at again, after all that is more urgent. What failed for reasons that "
-    "may pass is tried again by itself, every hour for a day.",
-    [INTEGRATION],
-    _example("customers.retry_syncs", {"integration": "stripe"}, {"retried": 2, "skipped": 0}),
+    "may pass is tried again by itself, every hour for a day. A dry run only tells which would be.",
+    [INTEGRATION, DRY_RUN],
+    _example("customers.retry_syncs", {"integration": "stripe", "dry_run": False}, {"retried": 2, "skipped": 0}),
 )
 cleanup_orphaned: Final = _beginning(
     "customers_cleanup_orphaned",

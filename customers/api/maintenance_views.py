@@ -52,7 +52,8 @@ class RetryFailedSyncsView(BeginningView):
     kind: ClassVar[Kind] = RetryFailedSyncs()
 
     def filter_of(self, request: Request) -> dict[str, Any]:
-        return {"integration": query_of(request, IntegrationQuery)["integration_name"]}
+        values = query_of(request, DryRunQuery)
+        return {"integration": values["integration_name"], "dry_run": values["dry_run"]}
 
 
 @descriptions.cleanup_orphaned
@@ -132,7 +133,9 @@ def query_of(request: Request, serializer: type[StrictSerializer]) -> dict[str, 
     if not found.is_valid():
         raise InvalidQuery(
             [
-                FieldError(parameter=str(name)[:100], code=str(error.code), detail=str(error))
+                _unknown(str(name)[:100])
+                if error.code == "unknown_field"
+                else FieldError(parameter=str(name)[:100], code=str(error.code), detail=str(error))
                 for name, errors in found.errors.items()
                 for error in errors
             ]
@@ -141,3 +144,7 @@ def query_of(request: Request, serializer: type[StrictSerializer]) -> dict[str, 
         NoBody(data=request.data or {}).is_valid(raise_exception=True)
     values: dict[str, Any] = found.validated_data
     return values
+
+
+def _unknown(name: str) -> FieldError:
+    return FieldError(parameter=name, code="unknown_parameter", detail="There is no such parameter.")

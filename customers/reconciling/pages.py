@@ -20,6 +20,7 @@ from customers.reconciling.importing import Imported, records_import
 from customers.reconciling.items import look_item, plain_data
 from dbresilience.transactions import run_in_transaction
 from operations.long_actions.kinds import Batch, Item, NewItem, Outcome, succeeded
+from operations.shell import counted
 
 PAGES_MOST: Final = 25
 PAGES_SECONDS: Final = 1.0
@@ -82,7 +83,7 @@ class Pages:
             run_in_transaction(lambda: self._settle(same, ()))
         if after:
             then += self._following(item, after, oldest)
-        return succeeded(item, f"{count} pages", then=then)
+        return succeeded(item, counted(count, "page"), then=then)
 
     def _following(self, item: Item, after: str, oldest: datetime | None) -> Sequence[NewItem]:
         """The rest of a window; as two when there are fewer readers than may be, for each waits for its answers."""

@@ -110,13 +110,18 @@ def _webhooks_empty(states: list[SyncState]) -> None:
 
 
 def _masked(document: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
-    """A problem whose texts, which may quote the integration, are masked."""
+    """A problem whose texts, which may quote the integration, are masked.
+
+    What is said before the integration's message is in our own words: they stay, whatever the person is called.
+    """
     failed = dict(document.get("failed") or {})
-    if failed.get("message"):
-        failed["message"] = text_masked(failed["message"], known)
+    quoted = str(failed.get("message") or "")
+    if quoted:
+        failed["message"] = text_masked(quoted, known)
     said = {**document, "failed": failed} if failed else dict(document)
-    if said.get("detail"):
-        said["detail"] = text_masked(said["detail"], known)
+    if detail := str(said.get("detail") or ""):
+        ours = detail.removesuffix(quoted) if quoted and detail.endswith(quoted) else ""
+        said["detail"] = ours + text_masked(detail[len(ours) :], known)
     return said
 
 

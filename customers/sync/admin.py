@@ -14,7 +14,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from customers.models import SyncAccount, SyncRequest, SyncState, Webhook
-from customers.sync import conflict_admin  # noqa: F401 - registers itself
+from customers.sync.advice import state_advice
+from customers.sync.conflict_admin import open_conflicts_link
 from customers.sync.looking_again import states_look_again
 from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
@@ -32,6 +33,7 @@ _TONES: dict[str, Tone] = {
     "orphaned": "bad",
     "deleted": "plain",
 }
+_FACTS = ("state", "next_step", "customer_link", "remote", "mode", "agreed", ("last_success_at", "updated_at"))
 
 
 class RequestOutcomeFilter(SimpleListFilter):
@@ -85,10 +87,10 @@ class SyncStateAdmin(ReadableAdmin):
         "poke_count": "Times a look was asked for",
     }
     fieldsets = (
-        (None, {"fields": ("state", "customer_link", "remote", "mode", "agreed", ("last_success_at", "updated_at"))}),
+        (None, {"fields": _FACTS}),
         (
             "What is wanted",
-            {"fields": (("waiting_since", "importance"), ("failures", "next_attempt_at"), ("last_error",))},
+            {"fields": (("waiting_since", "importance"), ("failures", "next_attempt"), ("last_error",))},
         ),
         (
             "Worker",
@@ -104,6 +106,15 @@ class SyncStateAdmin(ReadableAdmin):
     @admin.display(description="Status")
     def state(self, row: SyncState) -> SafeString:
         return badge(words(row.get_status_display()), _TONES.get(row.status, "plain"))
+
+    @admin.display(description="What to do")
+    def next_step(self, row: SyncState) -> SafeString | str:
+        found, advice = open_conflicts_link(row), state_advice(row.status)
+        return format_html("{} {}", found, advice) if found or advice else NOTHING
+
+    @admin.display(description="Next attempt at")
+    def next_attempt(self, row: SyncState) -> str:
+        return moment(row.next_attempt_at) if row.dirty_at and row.lease_until is None else NOTHING
 
     @admin.display(description="Remote record")
     def remote(self, row: SyncState) -> str:

@@ -1,10 +1,10 @@
-"""What settles a conflict, in plain words: the same for console, list of troubles and command."""
+"""What settles a conflict, or a state that is not in sync, in plain words: the same wherever it is shown."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from customers.models import Conflict, Customer
+from customers.models import Conflict, Customer, SyncState
 
 # What a person can do where no side can simply be taken, or one alone.
 _ADVICE: Final[dict[str, str]] = {
@@ -29,6 +29,19 @@ _ADVICE: Final[dict[str, str]] = {
     Conflict.Kind.LINKED_ELSEWHERE: "The record there belongs to another customer here. Set the id in its metadata "
     "right there, then look again.",
 }
+
+_STATES: Final[dict[str, str]] = {
+    SyncState.Status.RETRYING: "Nothing, unless the error stays: it is tried again by itself.",
+    SyncState.Status.FAILED: "What was sent was refused. Mend what the last error says, here or there, then look "
+    "again; what may pass by itself is tried every hour for a day.",
+    SyncState.Status.CONFLICT: "That waits for a decision; all else is in sync.",
+    SyncState.Status.ORPHANED: "The record and the catalogue do not belong together. Compare both sides.",
+}
+
+
+def state_advice(status: str) -> str:
+    """What a person can do about a sync state; empty where there is nothing to do."""
+    return _STATES.get(status, "")
 
 
 def conflict_advice(kind: str) -> str:

@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from customers.errors import CustomerError
-from customers.models import Conflict
+from customers.models import Conflict, SyncState
 from customers.sync.advice import conflict_advice, conflict_holder
 from customers.sync.looking_again import states_look_again
 from customers.sync.readable_admin import ReadableAdmin
@@ -148,6 +148,16 @@ class ConflictAdmin(ReadableAdmin):
         if done.refused:
             text = f"{number_of(done.refused, 'was', 'were')} left: resolved before, or not to be decided so."
             self.message_user(request, text, messages.WARNING)
+
+
+def open_conflicts_link(state: SyncState) -> SafeString | str:
+    """A link to what a person must decide about a sync state; empty when that is nothing."""
+    # A state in sync may have an open one, too: a proposal holds nothing up.
+    count = state.conflicts.open().count()
+    query = {"q": str(state.customer_id or state.pk), "status__exact": "open"}
+    address = reverse("admin:customers_conflict_changelist", query=query)
+    text = number_of(count, "open conflict", "open conflicts")
+    return format_html('<a href="{}">{}</a>.', address, text) if count else ""
 
 
 def _do(request: HttpRequest, conflict: Conflict, verb: str) -> tuple[int, str]:

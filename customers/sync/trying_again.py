@@ -21,7 +21,7 @@ from customers.models import SyncState
 from dbresilience.transactions import run_in_transaction
 from operations.audit import SYSTEM, audit_record
 from operations.long_actions.kinds import Batch, ItemsQuery, Kind, Outcome, Plan, skipped, succeeded
-from operations.models import Operation
+from operations.models import Operation, OperationItem
 from operations.serializers import StrictSerializer
 from outbox.wakeup import wake
 
@@ -93,6 +93,7 @@ class FailedSyncsFilter(StrictSerializer):
     integration = serializers.CharField(
         max_length=32, required=False, default="", allow_blank=True, validators=[integration_named]
     )
+    dry_run = serializers.BooleanField(default=False)
 
 
 class RetryFailedSyncs(Kind):
@@ -104,7 +105,10 @@ class RetryFailedSyncs(Kind):
     transactional = True
     batch_size = 1_000
     before_first = "0"
-    filter_keys = {"integration": "name of the integration; of all without it"}
+    filter_keys = {
+        "integration": "name of the integration; of all without it",
+        "dry_run": "true: what would be tried again is written down, and nothing is done",
+    }
     filter_example = {"integration": "stripe"}
 
     def freeze(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,14 +127,24 @@ class RetryFailedSyncs(Kind):
     def carry_out(self, batch: Batch) -> Sequence[Outcome]:
         ids = {int(item.key): item for item in batch.items}
         failed = set(SyncState.objects.filter(pk__in=ids, status=SyncState.Status.FAILED).values_list("pk", flat=True))
-        SyncState.objects.filter(pk__in=failed).try_again()
-        return [
-            succeeded(item) if pk in failed else skipped(item, "not_failed", "It is no failed one any more.")
-            for pk, item in ids.items()
-        ]
+        is_dry = batch.filter.get("dry_run", False)
+        if not is_dry:
+            SyncState.objects.filter(pk__in=failed).try_again()
+        outcomes = []
+        for pk, item in ids.items():
+            if pk not in failed:
+                outcomes.append(skipped(item, "not_failed", "It is no failed one any more."))
+            elif is_dry:
+                outcomes.append(skipped(item, "dry_run", "It would be tried again."))
+            else:
+                outcomes.append(succeeded(item))
+        return outcomes
 
     def result(self, operation: Operation) -> dict[str, Any]:
-        return {"retried": operation.succeeded, "skipped": operation.skipped}
+        if not operation.filter.get("dry_run", False):
+            return {"retried": operation.succeeded, "skipped": operation.skipped}
+        would = OperationItem.objects.filter(operation=operation, code="dry_run").count()
+        return {"dry_run": True, "would_retry": would, "retried": 0, "skipped": operation.skipped - would}
 
 
 def _failed(frozen: Mapping[str, Any]) -> QuerySet[SyncState]:

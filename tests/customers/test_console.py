@@ -218,6 +218,7 @@ def test_its_page_leads_to_all_about_a_customer() -> None:
         f"/admin/outbox/storedevent/?q=customer%3A{customer.pk}",
         f"/admin/customers/syncstate/?q={customer.pk}",
         f"/admin/customers/conflict/?q={customer.pk}",
+        f"/admin/customers/drift/?q={customer.pk}",
         "/admin/customers/webhook/?q=cus_1",
     ):
         assert f'href="{address}"' in shown

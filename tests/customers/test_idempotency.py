@@ -18,7 +18,7 @@ from operations.idempotency import decorators
 from operations.idempotency.answers import answer_find, answer_keep
 from operations.idempotency.decorators import idempotent_function
 from operations.idempotency.errors import AnswerErased, KeyInFlight, KeyReused
-from operations.idempotency.keys import HeldKey, Scope, answer_kept, answers_forget, key_begin, keys_clean_once
+from operations.idempotency.keys import Answer, HeldKey, Scope, answer_kept, answers_forget, key_begin, keys_clean_once
 from operations.keys import IssuedKey, apikey_create
 from operations.models import IdempotencyKey
 from outbox.models import StoredEvent
@@ -249,6 +249,22 @@ def test_it_stops_a_request_that_was_taken_over_before_it_began(issued: IssuedKe
     with pytest.raises(KeyInFlight):
         suspended.lock()
     taken.lock()
+
+
+def test_whoever_was_taken_over_completes_nothing(issued: IssuedKey) -> None:
+    scope = Scope(actor="a", key="k", method="POST", route="/x")
+    suspended = key_begin(scope, "1" * 64)
+    lease_over()
+    taken = key_begin(scope, "1" * 64)
+    assert isinstance(suspended, HeldKey) and isinstance(taken, HeldKey)
+
+    with pytest.raises(KeyInFlight):
+        suspended.complete(Answer(status=200, body=b"of the one that was suspended"))
+    taken.complete(Answer(status=200, body=b"of the one that took over"))
+    with pytest.raises(KeyInFlight):
+        suspended.complete(Answer(status=200, body=b"of the one that was suspended"))
+
+    assert key_begin(scope, "1" * 64) == Answer(status=200, body=b"of the one that took over")
 
 
 @pytest.mark.parametrize(("moment", "replayed"), [("before", False), ("after", True)])

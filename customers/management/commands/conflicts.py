@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from customers.instants import instant_text
 from customers.models import Conflict
 from customers.sync.advice import conflict_advice
 from customers.sync.resolutions import conflict_resolve, conflict_sides
+from operations.identifiers import uuid_of
 from operations.shell import shell_actor
 
 
@@ -31,7 +33,7 @@ class Command(BaseCommand):
         found.add_argument("--limit", type=int, default=50)
 
         resolve = verbs.add_parser("resolve", parents=[output], help="let the value of one side hold")
-        resolve.add_argument("id", type=int)
+        resolve.add_argument("id", type=int, metavar="ID", help="number of the conflict, as list shows it")
         resolve.add_argument("--take", choices=["ours", "theirs"], required=True, help="whose value holds")
         resolve.add_argument("--reason", default="", help="why, for the audit trail")
 
@@ -44,11 +46,16 @@ class Command(BaseCommand):
         rows = Conflict.objects.open().select_related("state").order_by("-pk")
         if options["customer"]:
             rows = rows.filter(state__customer=options["customer"])
-        documents = [_document(row) for row in rows[: options["limit"]]]
+        limit = options["limit"]
+        found = list(rows[: limit + 1])
+        documents = [_document(row) for row in found[:limit]]
         if options["json"]:
             self.stdout.write(json.dumps(documents, indent=2))
         else:
-            self.stdout.write("\n".join(map(_line, documents)) or "No conflict is open.")
+            lines = [_line(one) for one in documents] or ["No conflict is open."]
+            if len(found) > limit:
+                lines.append(f"These are the newest {limit}; --limit shows more.")
+            self.stdout.write("\n".join(lines))
         if documents:
             raise SystemExit(1)
 
@@ -66,14 +73,20 @@ class Command(BaseCommand):
 
 
 def _customer(text: str) -> UUID:
-    return UUID(text)
+    if (found := uuid_of(text)) is None:
+        raise ArgumentTypeError(f"invalid id of a customer: {text!r}")
+    return found
 
 
 def _line(one: dict[str, Any]) -> str:
     about = one["customer"] or f"{one['integration']} {one['remote_id'] or 'without a record'}"
-    values = f"here {json.dumps(one['ours'])}, there {json.dumps(one['theirs'])}"
-    settled = f"\n    {conflict_advice(one['kind'])}" if not one["takes"] else ""
-    return f"{one['id']}  {one['kind']} {one['field']}  {about}  {values}{settled}"
+    base, ours, theirs = (json.dumps(one[side], ensure_ascii=False) for side in ("base", "ours", "theirs"))
+    agreed = f"agreed before {base}, " if one["kind"] == Conflict.Kind.FIELD else ""
+    what = " ".join(filter(None, (one["kind"], one["field"])))
+    advice = "" if agreed else conflict_advice(one["kind"])
+    take = f"manage.py conflicts resolve {one['id']} --take {' or '.join(one['takes'])}" if one["takes"] else ""
+    settled = "".join(f"\n    {line}" for line in (advice, take) if line)
+    return f"{one['id']}  {what}  {about}  {agreed}here {ours}, there {theirs}{settled}"
 
 
 def _document(row: Conflict) -> dict[str, Any]:

@@ -151,6 +151,16 @@ def test_nothing_is_kept_of_somebody_whom_an_integration_refused(both: StripeSid
 
 
 @pytest.mark.feature("C11")
+def test_what_is_kept_of_a_refusal_stays_readable_whatever_the_person_is_called(both: StripeSide) -> None:
+    api = Api("customers:write")
+
+    answer = api.post(URL, {"name": "Stripe Refused", "email": REFUSED}, **PROTECTED)
+
+    assert answer.json()["detail"] == "stripe refused the change: Invalid email address: •••"
+    assert places_of([REFUSED]) == []
+
+
+@pytest.mark.feature("C11")
 @pytest.mark.parametrize("heard", ["before", "after"])
 def test_nothing_is_kept_of_somebody_whose_create_was_undone(
     both: StripeSide, monkeypatch: pytest.MonkeyPatch, heard: str

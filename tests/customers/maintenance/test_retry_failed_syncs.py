@@ -67,6 +67,15 @@ def test_it_tries_all_again_and_says_so(side: Side, failed: list[Customer], repa
     assert AuditEntry.objects.filter(action="operation.completed").count() == 1
 
 
+@pytest.mark.feature("C13")
+def test_a_dry_run_tells_which_and_tries_none(side: Side, failed: list[Customer], repairer: Api) -> None:
+    answer = repairer.post(f"{PATHS[0]}?dry_run=true", None)
+
+    assert (answer.status_code, answer.json()["filter"]["dry_run"]) == (200, True)
+    assert answer.json()["result"] == {"dry_run": True, "would_retry": 2, "retried": 0, "skipped": 0}
+    assert set(SyncState.objects.values_list("status", "dirty_at")) == {("failed", None)}
+
+
 @pytest.mark.feature("C10")
 def test_it_begins_nothing_twice_for_one_key(side: Side, failed: list[Customer], repairer: Api) -> None:
     answers = [repairer.post(PATHS[0], None, Idempotency_Key="once") for _ in range(3)]
@@ -96,7 +105,8 @@ def test_it_leaves_much_to_the_workers(
     ("query", "body", "name"),
     [
         ("?integration_name=fax", None, "integration_name"),
-        ("?integration=memory", None, "integration"),
+        ("?integration=memory", None, "There is no such parameter."),
+        ("?dry_run=maybe", None, "dry_run"),
         ("?integration_name=memory&integration_name=memory", None, "integration_name"),
         ("", {"integration_name": "memory"}, "integration_name"),
         ("", [1], ""),

@@ -196,6 +196,36 @@ def test_it_shows_what_waits_on_the_first_page(filled: Side, admin_client: Clien
     assert values["open conflicts"] == 1
 
 
+def test_a_state_leads_to_what_a_person_must_decide(filled: Side) -> None:
+    state = SyncState.objects.get()
+    address = reverse("admin:customers_syncstate_change", args=[state.pk])
+    listed = f"{reverse('admin:customers_conflict_changelist')}?q={state.customer_id}&amp;status__exact=open"
+    client = staff("viewer")
+
+    disputed = client.get(address).content.decode()
+    Conflict.objects.all().delete()
+    SyncState.objects.update(status="failed", last_error_message="no")
+    failed = client.get(address).content.decode()
+    SyncState.objects.update(status="in_sync")
+    calm = client.get(address).content.decode()
+
+    assert f'<a href="{listed}">1 open conflict</a>. That waits' in disputed
+    assert "What was sent was refused." in failed
+    assert "open conflict" not in calm and "refused" not in calm
+
+
+def test_a_state_that_waits_for_nothing_names_no_next_attempt(filled: Side, admin_client: Client) -> None:
+    address = reverse("admin:customers_syncstate_change", args=[SyncState.objects.get().pk])
+    SyncState.objects.update(next_attempt_at="2031-02-03T04:05:06Z")
+
+    calm = admin_client.get(address).content.decode()
+    SyncState.objects.update(dirty_at="2031-02-03T04:00:00Z")
+    waiting = admin_client.get(address).content.decode()
+
+    assert "2031-02-03 04:05:06" not in calm
+    assert "2031-02-03 04:05:06" in waiting
+
+
 def test_it_opens_a_large_list_without_reading_all_of_it(side: Side, admin_client: Client) -> None:
     with connection.cursor() as cursor:
         # Without the dead rows of tests that were rolled back.

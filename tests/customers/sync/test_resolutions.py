@@ -359,7 +359,20 @@ def test_it_is_listed_and_decided_by_the_command(side: Side, disputed: Customer)
     assert f"Conflict {name['id']} is resolved: theirs, by shell" in said
     assert disputed.name == "There"
     assert AuditEntry.objects.get(action="conflict.resolved").detail["reason"] == "Asked."
-    assert f"  field phone  {disputed.pk}  " in run("list")
+    assert f"  field phone  {disputed.pk}  agreed before " in run("list")
+
+
+@pytest.mark.feature("D10")
+def test_the_list_says_what_to_type_next_and_that_there_are_more(side: Side, disputed: Customer) -> None:
+    listed = json.loads(run("list", "--json"))
+
+    newest = run("list", "--limit", "1")
+    whole = run("list", "--limit", str(len(listed)))
+
+    assert len(listed) > 1
+    assert f"manage.py conflicts resolve {listed[0]['id']} --take ours or theirs" in newest
+    assert "These are the newest 1; --limit shows more." in newest
+    assert "--limit" not in whole
 
 
 @pytest.mark.feature("D10")
@@ -368,7 +381,7 @@ def test_it_is_listed_and_decided_by_the_command(side: Side, disputed: Customer)
     [
         (("resolve", "999999", "--take", "ours"), "There is no such conflict."),
         (("resolve", "1", "--take", "mine"), "invalid choice"),
-        (("list", "--customer", "nobody"), "invalid"),
+        (("list", "--customer", "nobody"), "invalid id of a customer: 'nobody'"),
         (("list", "--limit", "0"), "--limit must be at least 1."),
     ],
 )
