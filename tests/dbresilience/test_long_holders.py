@@ -210,6 +210,8 @@ def test_it_exchanges_no_session_that_reads_a_result_in_pieces(pooled: DatabaseW
 
 def test_it_takes_a_connection_away_when_told_to(pooled: DatabaseWrapper, watched: Watched, settings: object) -> None:
     settings.DB_LEAK_RECLAIM = 120  # type: ignore[attr-defined]
+    # One place: whoever comes next needs that of the connection which was taken away.
+    settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW = 1, 0  # type: ignore[attr-defined]
     held, over = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
