@@ -62,7 +62,7 @@ class ErasureNotFound(CustomerError):
 
 
 class LiveLooksBusy(CustomerError):
-    """Others are asking the integrations now, as many as may at once. Try again, or ask without live=true."""
+    """Others are asking the integrations now, as many as may at once. Try again in a moment."""
 
     status = 503
     code = "too_many_live_looks"

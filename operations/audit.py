@@ -13,6 +13,8 @@ from operations.correlation import correlation_id
 from operations.models import ApiKey, AuditEntry
 
 SYSTEM: Final = "system"
+# What people wrote, who may have named somebody: it can be erased from the trail, and from no log.
+_WRITTEN: Final = frozenset({"reason", "note"})
 
 log = structlog.get_logger(__name__)
 
@@ -24,11 +26,19 @@ def audit_record(*, actor: str, action: str, target: str = "", detail: Mapping[s
         actor: who, as ``actor_of`` names them.
         action: what, as ``apikey.revoked``: noun, dot, past participle.
         target: on what, as ``customer:0190…``.
-        detail: JSON that says more; never a secret, never a person's data that must be erasable.
+        detail: JSON that says more; never a secret, never a person's data that must be erasable but in what people
+            wrote as ``reason`` or ``note``, which is kept out of the log.
     """
-    entry = {"actor": actor[:200], "action": action, "target": target[:200], "detail": dict(detail or {})}
+    entry: dict[str, Any] = {
+        "actor": actor[:200],
+        "action": action,
+        "target": target[:200],
+        "detail": dict(detail or {}),
+    }
     AuditEntry.objects.create(**entry, correlation_id=correlation_id())
-    log.info("audit", **entry)
+    log.info(
+        "audit", **entry | {"detail": {name: said for name, said in entry["detail"].items() if name not in _WRITTEN}}
+    )
 
 
 def actor_of(request: HttpRequest | Request) -> str:

@@ -21,6 +21,19 @@ def test_it_keeps_who_did_what_and_the_correlation_id() -> None:
     assert entry.correlation_id == "abc-1"
 
 
+@pytest.mark.feature("H8", "A13")
+def test_it_keeps_what_people_wrote_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="operations.audit")
+
+    audit_record(
+        actor="user:ann", action="drift.declined", target="drift:7", detail={"reason": "Ada asked", "count": 3}
+    )
+
+    assert AuditEntry.objects.get().detail == {"reason": "Ada asked", "count": 3}
+    assert "drift.declined" in caplog.text
+    assert "Ada" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "statement", ["UPDATE operations_auditentry SET actor = 'x'", "DELETE FROM operations_auditentry"]
 )
