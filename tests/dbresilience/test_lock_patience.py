@@ -77,6 +77,7 @@ def test_it_waits_longer_each_time_and_never_longer_than_the_limit(accounts: str
     assert len(waits) == 8
     assert waits[0] < 0.041
     assert max(waits) <= 0.2
+    assert waits[-1] >= 0.1
     assert "slow reader" in str(caught.value)
     assert "added" not in columns()
 

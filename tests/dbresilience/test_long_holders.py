@@ -195,6 +195,17 @@ def test_it_exchanges_no_session_in_a_transaction(pooled: DatabaseWrapper) -> No
     assert pool_of(pooled).stats().refreshed == 0
 
 
+def test_it_exchanges_no_session_of_work_that_said_so(pooled: DatabaseWrapper) -> None:
+    with long_operation("reindex", minutes=40):
+        one("SELECT 1")
+        age_by(pooled, 1801)
+        one("SELECT 1")
+        during = pool_of(pooled).stats().refreshed
+    one("SELECT 1")
+
+    assert (during, pool_of(pooled).stats().refreshed) == (0, 1)
+
+
 def test_it_exchanges_no_session_that_reads_a_result_in_pieces(pooled: DatabaseWrapper) -> None:
     with connection.chunked_cursor() as cursor:
         cursor.execute("SELECT generate_series(1, 3)")
