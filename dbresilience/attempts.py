@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import ceil
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -19,55 +17,27 @@ from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 
 from dbresilience.commits import Outcome, begin, commit_outcome, is_answer_lost
-from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded, LockHeld
+from dbresilience.error_texts import traceback_text
+from dbresilience.errors import (
+    CommitUnknown,
+    ConnectionLost,
+    DeadlineExceeded,
+    LockHeld,
+    TransactionAborted,
+    TransactionEnded,
+)
 from dbresilience.observations.outcomes import commit_resolved
+from dbresilience.options import LEVELS, Options
 from dbresilience.sqlstate import is_connection_loss
 from dbresilience.turns import turn_taken
 
 log = structlog.get_logger(__name__)
 
-IsolationName = Literal["read committed", "repeatable read", "serializable"]
-
-_LEVELS: Final[dict[str, IsolationLevel]] = {
-    "read committed": IsolationLevel.READ_COMMITTED,
-    "repeatable read": IsolationLevel.REPEATABLE_READ,
-    "serializable": IsolationLevel.SERIALIZABLE,
-}
-
 _IDLE: Final = int(TransactionStatus.IDLE)
+_INERROR: Final = int(TransactionStatus.INERROR)
 _LOCK: Final = b"SELECT pg_try_advisory_xact_lock(%d)"
 _ID: Final = b"SELECT pg_current_xact_id()"
 _USUAL: Final = b"BEGIN; " + _ID
-
-
-@dataclass(slots=True)
-class Options:
-    """How a transaction is begun.
-
-    Attributes:
-        using: alias of the database.
-        isolation: level; None takes the connection's.
-        read_only: whether it may write nothing; such a transaction takes no id.
-        expires: monotonic instant by which it must be over; None for no such instant.
-        lock: number of the advisory lock that it holds from its beginning; None for none.
-        savepoints: whether runs inside become savepoints.
-    """
-
-    using: str
-    isolation: IsolationName | None
-    read_only: bool
-    expires: float | None
-    lock: int | None
-    savepoints: bool
-
-    @property
-    def is_usual(self) -> bool:
-        """Whether nothing special was asked for."""
-        return self.isolation is None and self.expires is None and self.lock is None and not self.read_only
-
-    def left(self) -> float | None:
-        """Seconds until the deadline, not below 0; None without one."""
-        return None if self.expires is None else max(0.0, self.expires - time.monotonic())
 
 
 class OutermostRun:
@@ -83,6 +53,7 @@ class OutermostRun:
         self._atomic = transaction.Atomic(options.using, savepoint=True, durable=False)
         self._transaction_id: int | None = None
         self._session: Any = None
+        self._is_begun = False
         self._history = ""
         self._turn = ExitStack() if in_turn else None
         self.committed = False
@@ -113,10 +84,17 @@ class OutermostRun:
         connection = self._connection
         # A setting of the session that need not be changed and changed back, if the backend is ours.
         connection.begins_itself = True
+        connection.waits_until = self._options.expires
+        # Django never forgets the last one.
+        connection.rollback_exc = None
         try:
             self._atomic.__enter__()
+        except Error as exc:
+            self._raise_over_time(exc)
+            raise
         finally:
             connection.begins_itself = False
+            connection.waits_until = None
         try:
             # Django's own BEGIN comes with the first statement; ours takes its place, and is no further exchange.
             try:
@@ -132,6 +110,11 @@ class OutermostRun:
 
     def _end(self, error: BaseException | None) -> None:
         connection, session = self._connection, self._session
+        if self._was_ended_inside() and (error is None or isinstance(error, Error)):
+            # What came after it was committed statement by statement, so running it again would do it twice.
+            ended = TransactionEnded(TransactionEnded.__doc__)
+            self._undo(ended)
+            raise ended from error
         if error is not None:
             self._undo(error)
             return
@@ -140,6 +123,10 @@ class OutermostRun:
             lost = ConnectionLost(ConnectionLost.__doc__)
             self._undo(lost)
             raise lost
+        doomed = self._doom()
+        if doomed is not None:
+            self._undo(doomed)
+            raise doomed
         if connection.needs_rollback:
             # As in any atomic block: an inner one asked for it, or set_rollback() did.
             self._atomic.__exit__(None, None, None)
@@ -169,7 +156,7 @@ class OutermostRun:
                 self._session.deadline = None
 
     def _undo(self, error: BaseException) -> None:
-        over_time = self._options.left() == 0.0
+        over_time = self._options.left() == 0.0 and not isinstance(error, TransactionEnded)
         if self._options.expires is not None:
             # The deadline is the work's; undoing it has the connection's own patience.
             self._session.deadline = None
@@ -180,6 +167,28 @@ class OutermostRun:
             log.warning("reconnecting_failed", error=type(exc).__name__)
         if over_time and isinstance(error, Error):
             raise DeadlineExceeded(DeadlineExceeded.__doc__) from error
+
+    def _raise_over_time(self, error: Error) -> None:
+        if self._options.left() == 0.0:
+            raise DeadlineExceeded(DeadlineExceeded.__doc__) from error
+
+    def _was_ended_inside(self) -> bool:
+        """Whether the function sent COMMIT or ROLLBACK by itself, behind Django's back."""
+        session = self._session
+        if not self._is_begun or session is not self._connection.connection or session.closed:
+            return False
+        return bool(session.pgconn.transaction_status == _IDLE)
+
+    def _doom(self) -> BaseException | None:
+        """Why the transaction cannot commit though the function returned; None when it can.
+
+        To the COMMIT of a transaction in which a statement failed PostgreSQL answers by rolling back, without an error;
+        Django, where it saw the error, rolls back as quietly.
+        """
+        if self._session.pgconn.transaction_status != _INERROR:
+            return None
+        swallowed: BaseException | None = self._connection.rollback_exc if self._connection.needs_rollback else None
+        return swallowed or TransactionAborted(TransactionAborted.__doc__)
 
     def _mark_committed(self) -> None:
         self.committed = True
@@ -194,8 +203,9 @@ class OutermostRun:
         if options.is_usual and session.isolation_level is None:
             (number,) = begin(session, _USUAL)
             self._transaction_id = int(number)
+            self._is_begun = True
             return
-        level = _LEVELS[options.isolation] if options.isolation is not None else session.isolation_level
+        level = LEVELS[options.isolation] if options.isolation is not None else session.isolation_level
         opening = b"BEGIN"
         if level is not None:
             opening += b" ISOLATION LEVEL " + IsolationLevel(level).name.replace("_", " ").encode()
@@ -210,6 +220,7 @@ class OutermostRun:
         found = begin(session, b"; ".join(statements))
         if not options.read_only:
             self._transaction_id = int(found[0])
+        self._is_begun = True
         if options.lock is not None and found[-1] != b"t":
             raise LockHeld(LockHeld.__doc__)
 
@@ -218,15 +229,21 @@ class OutermostRun:
 
         Raises:
             ConnectionLost: it did not commit, since the connection was lost.
+            DeadlineExceeded: it did not commit by its deadline.
             CommitUnknown: nobody can say.
             django.db.Error: it did not commit for the reason that the error gives.
         """
+        if self._options.read_only:
+            # There is nothing to find out, since it wrote nothing.
+            self._raise_over_time(error)
+            raise ConnectionLost(ConnectionLost.__doc__) from error
         found = commit_outcome(self._transaction_id, self._history, using=self._options.using)
         log.warning("commit_answer_lost", outcome=found.value, transaction_id=self._transaction_id)
         commit_resolved(found.value)
         if found is Outcome.UNKNOWN:
             raise CommitUnknown(self._transaction_id) from error
         if found is Outcome.ABORTED:
+            self._raise_over_time(error)
             if is_connection_loss(error):
                 raise ConnectionLost(ConnectionLost.__doc__) from error
             raise error
@@ -238,10 +255,10 @@ class OutermostRun:
         for _, function, robust in hooks:
             try:
                 function()
-            except Exception:
+            except Exception as exc:
                 if not robust:
                     raise
-                log.exception("on_commit_failed")
+                log.error("on_commit_failed", traceback=traceback_text(exc))
 
 
 def _first_error(error: Error, outer: BaseException | None) -> Error:

@@ -26,6 +26,14 @@ class DeadlineExceeded(OperationalError):
     """The transaction's deadline has passed; it did not commit."""
 
 
+class TransactionAborted(ProgrammingError):
+    """A statement failed inside the transaction and its error was caught, so PostgreSQL undid the whole."""
+
+
+class TransactionEnded(ProgrammingError):
+    """The function ended its transaction itself: what it did is no longer one whole, and is never repeated."""
+
+
 class NestedTransaction(ProgrammingError):
     """Inside another transaction there is no isolation level, no lock to begin with and no reading only to choose."""
 

@@ -30,13 +30,19 @@ def without_command_timeout(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
     patience = getattr(session, "patience", None)
     local = wrapper.in_atomic_block
     if patience is not None:
-        session.patience = None  # type: ignore[attr-defined]
+        session.patience, session.unlimited = None, True  # type: ignore[attr-defined]
         session.execute(LIFT_LOCALLY_SQL if local else LIFT_SQL)
     try:
         yield
     finally:
+        # A session that was given back meanwhile was closed by that.
         if patience is not None and not session.closed:
             session.patience = patience  # type: ignore[attr-defined]
+            # In a transaction it ends with that at the latest.
+            restored = local
             status = session.info.transaction_status
             if status == (TransactionStatus.INTRANS if local else TransactionStatus.IDLE):
                 session.execute(RESTORE_SQL if not local else "SET LOCAL statement_timeout TO DEFAULT")
+                restored = True
+            # What could not be put back goes with its session.
+            session.unlimited = not restored  # type: ignore[attr-defined]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Final, TypeVar
 
-import structlog
-from django.db import DEFAULT_DB_ALIAS, Error, transaction
+from django.db import DEFAULT_DB_ALIAS, Error
 from psycopg import errors
 
-from dbresilience.attempts import IsolationName, Options, OutermostRun
-from dbresilience.conf import RetrySettings, retry_settings
-from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded, NestedTransaction
-from dbresilience.observations.errors import observe_error
-from dbresilience.observations.outcomes import retry_given_up, retry_recovered
-from dbresilience.observations.statements import trail_of
-from dbresilience.sqlstate import DEADLOCK_DETECTED, is_connection_loss, is_contention, sqlstate_of
+from dbresilience.attempts import OutermostRun
+from dbresilience.errors import ConnectionLost
+from dbresilience.options import Classes, IsolationName
+from dbresilience.retries import Attempts
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-Classes = tuple[type[Exception], ...]
 
 DEADLOCK: Final[Classes] = (errors.DeadlockDetected,)
 """For ``retry_on``: the transaction was chosen as the victim of a deadlock."""
@@ -32,8 +25,6 @@ CONTENTION: Final[Classes] = (errors.DeadlockDetected, errors.SerializationFailu
 
 TRANSIENT: Final[Classes] = (*CONTENTION, ConnectionLost)
 """For ``retry_on``, and what it is by default: contention, and a connection lost before the commit."""
-
-log = structlog.get_logger(__name__)
 
 
 def run_in_transaction(
@@ -69,8 +60,9 @@ def run_in_transaction(
             ``DB_MAX_RETRIES`` for the rest.
         retry_on: classes of errors that are repeated: of this app, of Django, or psycopg's, which name the SQLSTATE.
         isolation: level of the transaction; None takes the connection's.
-        deadline: seconds for all runs together. Becomes the lock and statement time-outs of each run, and is kept by
-            the client when the server does not answer.
+        deadline: seconds for all runs together, and for the waits for a connection. Becomes the lock and statement
+            time-outs of each run, and is kept by the client when the server does not answer; inside another
+            transaction by the client alone.
         read_only: whether the transaction may write nothing; on a standby it must be.
         lock: number of an advisory lock (64 bits, signed) that the transaction holds from its beginning to its end. It
             is asked for in the message that begins the transaction, and not waited for.
@@ -85,9 +77,14 @@ def run_in_transaction(
         DeadlineExceeded: the deadline passed; nothing was committed.
         LockHeld: another transaction has the lock; the function was not run.
         NestedTransaction: a level, a lock or ``read_only`` was asked for inside another transaction.
+        TransactionAborted: a statement failed, and the function caught the error outside of any savepoint; of an error
+            of the ORM that error itself. Nothing was committed.
+        TransactionEnded: the function sent COMMIT or ROLLBACK itself. It is not repeated.
+        ValueError: an argument makes no sense; names it.
+        TypeError: the function is asynchronous.
         django.db.Error: whatever the last run raised.
     """
-    attempts = _Attempts(
+    attempts = Attempts(
         max_retries=max_retries if repeatable and not _is_unrepeatable(function) else 0,
         retry_on=retry_on,
         isolation=isolation,
@@ -99,12 +96,12 @@ def run_in_transaction(
     )
     if attempts.is_nested:
         with attempts.nested():
-            return function()
+            return _done(function())
     while True:
         run = attempts.outermost()
         try:
             with run:
-                result = function()
+                result = _done(function())
         except Error as exc:
             attempts.wait_or_raise(exc, run)
         else:
@@ -137,7 +134,7 @@ def deadlock_retries(
     Raises:
         django.db.Error: from the attempt, as in ``run_in_transaction``.
     """
-    attempts = _Attempts(
+    attempts = Attempts(
         max_retries=max_retries,
         retry_on=retry_on,
         isolation=isolation,
@@ -165,7 +162,7 @@ class Attempt:
         number: 1 for the first one.
     """
 
-    def __init__(self, attempts: _Attempts) -> None:
+    def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts
         self._run: OutermostRun | None = None
         self._context: Any = None
@@ -211,83 +208,11 @@ class Attempt:
         return True
 
 
-class _Attempts:
-    """How often a transaction ran and may run."""
-
-    def __init__(
-        self,
-        *,
-        max_retries: int | None,
-        retry_on: type[Exception] | Classes,
-        isolation: IsolationName | None,
-        deadline: float | None,
-        read_only: bool,
-        using: str,
-        lock: int | None = None,
-        savepoints: bool = True,
-    ) -> None:
-        self._connection = transaction.get_connection(using)
-        self.is_nested = self._connection.in_atomic_block
-        if self.is_nested and (isolation is not None or read_only or lock is not None):
-            raise NestedTransaction(NestedTransaction.__doc__)
-        if deadline is not None and deadline <= 0:
-            raise DeadlineExceeded(DeadlineExceeded.__doc__)
-        expires = None if deadline is None else time.monotonic() + deadline
-        self._options = Options(using, isolation, read_only, expires, lock, savepoints)
-        self._max_retries = max_retries
-        self._retry_on = retry_on
-        self._sqlstate: str | None = None
-        self._deadlocks = 0
-        self.retries = 0
-        self.done = False
-
-    def nested(self) -> transaction.Atomic:
-        joins = getattr(self._connection, "joins_nested_runs", False)
-        return transaction.atomic(using=self._options.using, savepoint=not joins)
-
-    def outermost(self) -> OutermostRun:
-        return OutermostRun(self._options, self._connection, in_turn=self._deadlocks > 0)
-
-    def succeeded(self) -> None:
-        if self.retries:
-            retry_recovered(self._sqlstate)
-
-    def wait_or_raise(self, exc: Error, run: OutermostRun) -> None:
-        """Wait before the next run, or raise the error when there is none."""
-        # Errors of COMMIT pass no cursor, where the others are counted.
-        observe_error(exc, trail_of(self._connection))
-        if run.committed or not self._is_retried(exc):
-            raise exc
-        config = retry_settings()
-        self._sqlstate = sqlstate_of(exc)
-        if self.retries >= self._budget(exc, config):
-            retry_given_up(self._sqlstate)
-            raise exc
-        pause = random.uniform(0, min(config.max_delay, config.base_delay * 2**self.retries))  # noqa: S311
-        left = self._options.left()
-        if left is not None and pause >= left:
-            retry_given_up(self._sqlstate)
-            raise DeadlineExceeded(DeadlineExceeded.__doc__) from exc
-        self.retries += 1
-        self._deadlocks += self._sqlstate == DEADLOCK_DETECTED
-        log.info("transaction_retried", attempt=self.retries, sqlstate=self._sqlstate, error=type(exc).__name__)
-        time.sleep(pause)
-
-    def _is_retried(self, exc: Error) -> bool:
-        if isinstance(exc, CommitUnknown | DeadlineExceeded):
-            return False
-        if isinstance(exc, self._retry_on) or isinstance(exc.__cause__, self._retry_on):
-            return True
-        return _names(self._retry_on, ConnectionLost) and is_connection_loss(exc)
-
-    def _budget(self, exc: Error, config: RetrySettings) -> int:
-        if self._max_retries is not None:
-            return self._max_retries
-        return config.deadlock_retries if is_contention(exc) else config.max_retries
-
-
-def _names(classes: type[Exception] | Classes, wanted: type[Exception]) -> bool:
-    return wanted in (classes if isinstance(classes, tuple) else (classes,))
+def _done(result: T) -> T:
+    if isinstance(result, CoroutineType):
+        result.close()
+        raise TypeError("The function is asynchronous: its work would only begin when the transaction is over.")
+    return result
 
 
 def _is_unrepeatable(function: Callable[[], object]) -> bool:

@@ -13,6 +13,7 @@ import structlog
 from django.utils import timezone
 from psycopg_pool import PoolTimeout, TooManyRequests
 
+from dbresilience.error_texts import traceback_text
 from dbresilience.errors import AnswerTimeout
 from dbresilience.observations.names import TallyName
 from dbresilience.observations.pending import DeadlockSeen, pending
@@ -50,8 +51,9 @@ def observe_error(exc: BaseException, statements: Sequence[object] = ()) -> None
             _observe_violation(kind, error)
         if error.sqlstate == DEADLOCK_DETECTED:
             _observe_deadlock(error, statements)
-    except Exception:
-        log.exception("observation_failed")
+    except Exception as failure:  # noqa: BLE001 - what is observed must not fail by it
+        # In the chain of its causes stands the error that was to be observed, with the values of a row.
+        log.error("observation_failed", traceback=traceback_text(failure))
 
 
 def key_of(error: psycopg.Error) -> str:

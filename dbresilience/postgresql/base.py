@@ -48,6 +48,8 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
     SchemaEditorClass = DatabaseSchemaEditor
     begins_itself: bool = False
     """Whether the transaction that is being entered sends BEGIN itself: the session stays in autocommit mode then."""
+    waits_until: float | None = None
+    """Monotonic instant by which a connection must be had; None waits for as long as the pool does."""
 
     # Apart from those of Django's own backend, which may serve another alias.
     _connection_pools: ClassVar[dict[str, Pool]] = pools
@@ -121,7 +123,8 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             if pool.closed:
                 pool.open()
                 forking.watch()
-            connection = pool.getconn()
+            left = None if self.waits_until is None else max(0.0, self.waits_until - time.monotonic())
+            connection = pool.getconn(None if left is None else min(left, pool.timeout))
             self._refresh_at = connection.lent_at + pool.lifetime
         if level is not None:
             connection.isolation_level = self.isolation_level
@@ -242,7 +245,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def _refresh(self) -> None:
         """Exchange a session that is too old, unless it holds something that would be lost with it."""
-        if self.connection is None or self.in_atomic_block or not self.autocommit:
+        if self.connection is None or self.in_atomic_block or not self.autocommit or self.connection.unlimited:
             return
         if long_operation_of(threading.get_ident()) is not None:
             return

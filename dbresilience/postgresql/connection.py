@@ -45,6 +45,8 @@ class Connection(psycopg.Connection[Any]):
     Attributes:
         patience: seconds that one answer may take; None waits for ever.
         deadline: monotonic instant by which the transaction under way must be over; None for no such instant.
+        unlimited: whether its time-out for statements is lifted for a while; such a session is neither exchanged for
+            another one nor lent to anybody else.
         lent_at: monotonic instant of the last loan.
         returned_at: the same of the last return to the pool.
         borrowing: who holds it; None in the pool.
@@ -58,6 +60,7 @@ class Connection(psycopg.Connection[Any]):
 
     patience: float | None = None
     deadline: float | None = None
+    unlimited: bool = False
     lent_at: float = -inf
     returned_at: float = -inf
     borrowing: Borrowing | None = None
@@ -162,4 +165,7 @@ class Connection(psycopg.Connection[Any]):
             raise
         except psycopg.Error as exc:
             self.close()
+            counted = getattr(self._pool, "counted", None)
+            if counted is not None:
+                counted["answer_timeouts"] += 1
             raise AnswerTimeout(str(AnswerTimeout.__doc__)) from exc

@@ -40,7 +40,8 @@ class Loans:
         """Note that this connection came back; its loan, if there was one."""
         borrowing, connection.borrowing = connection.borrowing, None
         if borrowing is not None:
-            self.end(borrowing)
+            # Who ended it meanwhile took the connection away, and may be about to say so.
+            borrowing.reclaimed = not self.end(borrowing)
             self.holds.add(now - borrowing.since)
         return borrowing
 

@@ -121,8 +121,10 @@ class Pool(ConnectingPool):
                 self._close_connection(conn)
                 return
         conn.trail.clear()
+        broken = conn.closed
+        if conn.unlimited:
+            conn.close()
         if not self._put_idle(conn, now):
-            broken = conn.closed
             super().putconn(conn)
             if broken and not self.closed:
                 self.sweep()

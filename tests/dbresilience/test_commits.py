@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from structlog.testing import capture_logs
 
 from dbresilience.errors import CommitUnknown, ConnectionLost, DeadlineExceeded, NestedTransaction
 from dbresilience.transactions import DEADLOCK, deadlock_retries, run_in_transaction, unrepeatable
@@ -101,6 +102,64 @@ def test_it_says_that_it_does_not_know(proxy: Proxy, monkeypatch: pytest.MonkeyP
 
     assert caught.value.transaction_id is not None
     assert len(runs) == 1
+
+
+def test_it_reads_again_when_the_answer_is_lost_and_nothing_was_written(proxy: Proxy) -> None:
+    enter(1)
+    runs: list[int] = []
+    proxy.lose_commits = 1
+
+    def read() -> list[int]:
+        runs.append(1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT entry FROM ledger")
+            return [entry for (entry,) in cursor.fetchall()]
+
+    assert run_in_transaction(read, read_only=True) == [1]
+    assert (proxy.lost, len(runs)) == (1, 2)
+
+
+def test_it_logs_no_value_of_a_row_when_a_function_after_a_lost_answer_fails(
+    proxy: Proxy,
+) -> None:
+    proxy.lose_commits = 1
+
+    def work() -> None:
+        enter(1)
+        transaction.on_commit(lambda: enter_twice(4700 + 11), robust=True)
+
+    with capture_logs() as logs:
+        run_in_transaction(work)
+
+    failed = next(event for event in logs if event["event"] == "on_commit_failed")
+    assert "UniqueViolation" in failed["traceback"]
+    assert "4711" not in str(logs)
+
+
+def enter_twice(entry: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE once (entry int UNIQUE)")
+        for _ in range(2):
+            cursor.execute("INSERT INTO once VALUES (%s)", [entry])
+
+
+def test_it_says_that_the_deadline_passed_while_it_committed(ledger: None) -> None:
+    def work() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                """
+                CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                  'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';
+                CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON ledger DEFERRABLE INITIALLY DEFERRED
+                  FOR EACH ROW EXECUTE FUNCTION slow();
+                """
+            )
+        enter(1)
+
+    with pytest.raises(DeadlineExceeded):
+        run_in_transaction(work, deadline=0.3)
+
+    assert entries() == []
 
 
 def test_it_does_not_believe_a_server_with_another_history(proxy: Proxy) -> None:

@@ -129,8 +129,11 @@ def test_it_ends_a_statement_that_a_silent_peer_never_answers(settings: object) 
         proxy.silent = True
         with pytest.raises(OperationalError, match="did not answer in time"):
             one("SELECT 1")
+        counted = pool_of(wrapper).stats().answer_timeouts
         proxy.silent = False
         proxy.cut()
+
+    assert counted == 1
 
 
 @pytest.mark.feature("B1")

@@ -1,0 +1,53 @@
+"""A run inside another transaction: a savepoint, or part of that transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import Error, transaction
+
+from dbresilience.errors import DeadlineExceeded
+from dbresilience.options import Options
+
+
+@contextmanager
+def nested_run(connection: Any, options: Options) -> Iterator[None]:
+    """Run the block in a savepoint, unless the outer transaction has runs inside join it.
+
+    Args:
+        connection: Django's, in a transaction.
+        options: of them the alias and the instant by which the block must be over.
+
+    Raises:
+        DeadlineExceeded: it was not; the savepoint was undone.
+        Exception: that of a model which could not be saved, when the block caught it: the savepoint was undone.
+    """
+    savepoint = not getattr(connection, "joins_nested_runs", False)
+    known = connection.rollback_exc
+    with transaction.atomic(using=options.using, savepoint=savepoint):
+        with _kept(connection.connection, options.expires):
+            yield
+        swallowed = connection.rollback_exc
+        if connection.needs_rollback and swallowed is not None and swallowed is not known:
+            raise swallowed
+
+
+@contextmanager
+def _kept(session: Any, expires: float | None) -> Iterator[None]:
+    """Have the client give up at this instant; the server knows only the deadline of the whole."""
+    if expires is None or session is None:
+        yield
+        return
+    outer = getattr(session, "deadline", None)
+    session.deadline = expires if outer is None else min(outer, expires)
+    try:
+        yield
+    except Error as exc:
+        if time.monotonic() >= expires:
+            raise DeadlineExceeded(DeadlineExceeded.__doc__) from exc
+        raise
+    finally:
+        session.deadline = outer
