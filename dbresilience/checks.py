@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from dbresilience.conf import PoolSettings, RetrySettings, pool_settings, retry_settings
+from dbresilience.conf import PoolSettings, RetrySettings, pool_options, pool_settings, retry_settings
 
 OURS: Final = "dbresilience.postgresql"
 
@@ -34,7 +34,7 @@ def settings_check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> 
     try:
         pool, retry = pool_settings(), retry_settings()
     except ImproperlyConfigured as exc:
-        return [Error(str(exc), hint="Correct the setting, or leave it out for its default.", id="dbresilience.E001")]
+        return [_senseless(exc)]
     return [*_order_of_times(pool, retry), *_databases(pool)]
 
 
@@ -133,6 +133,10 @@ def _databases(pool: PoolSettings) -> Iterator[CheckMessage]:
                 hint="Set CONN_MAX_AGE to 0; DB_POOL_RECYCLE says how old a connection gets.",
                 id="dbresilience.E002",
             )
+        try:
+            pool_options(alias, pooled)
+        except ImproperlyConfigured as exc:
+            yield _senseless(exc)
         if options.get("pool") and apps.is_installed("django_celery_beat"):
             yield Warning(
                 f'OPTIONS["pool"] of "{alias}" has Celery close the pool around every task.',
@@ -141,6 +145,10 @@ def _databases(pool: PoolSettings) -> Iterator[CheckMessage]:
             )
         if pool.pgbouncer:
             yield from _behind_pgbouncer(alias, known)
+
+
+def _senseless(exc: ImproperlyConfigured) -> CheckMessage:
+    return Error(str(exc), hint="Correct the setting, or leave it out for its default.", id="dbresilience.E001")
 
 
 def _behind_pgbouncer(alias: str, known: dict[str, Any]) -> Iterator[CheckMessage]:

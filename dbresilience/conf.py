@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dbresilience.typed_settings import number, truth, whole
+from dbresilience.typed_settings import as_number, as_whole, number, truth, whole
+
+_WHOLE: Final = {"min_size", "max_size", "max_waiting", "num_workers"}
+_SECONDS: Final = {"timeout", "max_lifetime", "max_idle", "reconnect_timeout"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,26 @@ def pool_settings() -> PoolSettings:
     if found.size + found.max_overflow < 1:
         raise ImproperlyConfigured("DB_POOL_SIZE and DB_MAX_OVERFLOW must not both be 0: nothing could connect.")
     return found
+
+
+def pool_options(alias: str, given: object) -> dict[str, Any]:
+    """What ``OPTIONS["pool"]`` hands to psycopg's pool on top of the settings; nothing when it is True or False.
+
+    Raises:
+        ImproperlyConfigured: it is neither one of these nor a dictionary, or a size or time in it is no such thing.
+    """
+    name = f'DATABASES["{alias}"]["OPTIONS"]["pool"]'
+    if isinstance(given, bool) or given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ImproperlyConfigured(f"{name} must be True, False or a dictionary, not {given!r}.")
+    options: dict[str, Any] = dict(given)
+    for key in options.keys() & _WHOLE:
+        if options[key] is not None:
+            options[key] = as_whole(f'{name}["{key}"]', options[key], 0, 10_000)
+    for key in options.keys() & _SECONDS:
+        options[key] = as_number(f'{name}["{key}"]', options[key], 0.0, 1e9)
+    return options
 
 
 def lock_settings() -> LockSettings:

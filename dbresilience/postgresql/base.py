@@ -22,7 +22,7 @@ from django.db.backends.postgresql.psycopg_any import register_tzloader
 from psycopg import IsolationLevel
 from psycopg.pq import Format, TransactionStatus
 
-from dbresilience.conf import pool_settings
+from dbresilience.conf import pool_options, pool_settings
 from dbresilience.errors import ConnectionLost
 from dbresilience.history import HISTORY_SQL
 from dbresilience.observations.errors import observe_error
@@ -254,7 +254,9 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
 
     def _new_pool(self, options: Any) -> Pool:
         if self.settings_dict.get("CONN_MAX_AGE", 0) != 0:
-            raise ImproperlyConfigured("Pooling doesn't support persistent connections.")
+            raise ImproperlyConfigured(
+                f'Pooling doesn\'t support persistent connections. Set CONN_MAX_AGE of "{self.alias}" to 0.'
+            )
         strict = bool(self.settings_dict["CONN_HEALTH_CHECKS"])
         return Pool(
             alias=self.alias,
@@ -265,7 +267,7 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             # Of a copy: this wrapper belongs to a thread, and must be collected with it.
             configure=self.copy()._configure_pooled,
             check=Pool.check_connection if strict else None,
-            **(options if isinstance(options, dict) else {}),
+            **pool_options(self.alias, options),
         )
 
     def _configure_pooled(self, connection: Connection) -> None:

@@ -46,6 +46,15 @@ def test_it_names_a_setting_that_makes_no_sense(known: dict[str, Any], settings:
     assert "DB_POOL_TIMEOUT must be a number" in message.msg
 
 
+def test_it_names_an_option_of_the_pool_that_makes_no_sense(known: dict[str, Any]) -> None:
+    known["OPTIONS"]["pool"] = {"timeout": "soon"}
+
+    (message, *_) = settings_check()
+
+    assert message.id == "dbresilience.E001"
+    assert '["pool"]["timeout"] must be a number' in message.msg
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -232,6 +233,28 @@ def test_it_refuses_options_that_contradict_each_other() -> None:
         pytest.raises(ImproperlyConfigured, match="max_size"),
         pooled_alias(pool={"min_size": 5, "max_size": 2}) as wrapper,
     ):
+        pool_of(wrapper)
+
+
+@pytest.mark.feature("B1")
+@pytest.mark.parametrize(
+    ("pool", "told"),
+    [
+        ({"min_size": "few"}, r'"pool"\]\["min_size"\] must be a number'),
+        ({"max_size": -1}, r'"pool"\]\["max_size"\] must be between'),
+        ({"timeout": "soon"}, r'"pool"\]\["timeout"\] must be a number'),
+        ({"many": 1}, r'"pool"\]: .*many'),
+        ("yes", r'"pool"\] must be True, False or a dictionary'),
+    ],
+)
+def test_it_names_the_option_of_the_pool_that_makes_no_sense(pool: Any, told: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=told), pooled_alias(pool=pool) as wrapper:
+        pool_of(wrapper)
+
+
+@pytest.mark.feature("B1")
+def test_it_names_the_setting_that_keeps_connections_beside_the_pool() -> None:
+    with pytest.raises(ImproperlyConfigured, match="CONN_MAX_AGE"), pooled_alias(CONN_MAX_AGE=60) as wrapper:
         pool_of(wrapper)
 
 
