@@ -121,10 +121,10 @@ class Pool(ConnectingPool):
                 self._close_connection(conn)
                 return
         conn.trail.clear()
-        broken = conn.closed
-        if conn.unlimited:
-            conn.close()
-        if not self._put_idle(conn, now):
+        if conn.unlimited or not self._put_idle(conn, now):
+            broken = conn.closed
+            if conn.unlimited:
+                conn.close()
             super().putconn(conn)
             if broken and not self.closed:
                 self.sweep()
@@ -226,9 +226,8 @@ class Pool(ConnectingPool):
             left = len(self._pool)
             if left < self._nconns_min:
                 self._nconns_min = left
-        if not self._was_just_used(connection, now, LOOK_AFTER) and (
-            not self._was_just_used(connection, now, CHECK_AFTER) or connection.seems_gone()
-        ):
+        unused = self._unused_for(connection, now)
+        if unused >= LOOK_AFTER and (unused >= CHECK_AFTER or connection.seems_gone()):
             try:
                 self._check_connection(connection)
             except BaseException as exc:
@@ -254,14 +253,16 @@ class Pool(ConnectingPool):
             self._pool.appendleft(conn)
         return True
 
-    def _was_just_used(self, conn: Connection, now: float, seconds: float) -> bool:
-        return not self._strict and now - conn.returned_at < seconds and conn.returned_at > self._suspect_before
+    def _unused_for(self, conn: Connection, now: float) -> float:
+        """Seconds for which a connection lay here; as good as for ever when it is suspect, or each one is."""
+        suspect = self._strict or conn.returned_at <= self._suspect_before
+        return inf if suspect else now - conn.returned_at
 
     def _check_connection(self, conn: Connection) -> None:
         now = time.monotonic()
         if not conn.seems_gone():
             is_new = conn.returned_at == -inf and now - conn._created_at < CHECK_AFTER
-            if is_new or self._was_just_used(conn, now, CHECK_AFTER):
+            if is_new or self._unused_for(conn, now) < CHECK_AFTER:
                 return
         if conn.answers(self._config.check_timeout):
             return

@@ -56,10 +56,10 @@ def test_it_asks_a_connection_that_survived_once_and_not_for_ever(pooled: Databa
     asked = []
     for _ in range(3):
         connection = pool.getconn()
-        asked.append(pool._was_just_used(connection, time.monotonic(), CHECK_AFTER))
+        asked.append(pool._unused_for(connection, time.monotonic()) >= CHECK_AFTER)
         pool.putconn(connection)
 
-    assert asked == [False, True, True]
+    assert asked == [True, False, False]
 
 
 def test_it_makes_what_is_kept_at_once_for_those_who_wait(pooled: DatabaseWrapper) -> None:
