@@ -13,10 +13,14 @@ from dbresilience.transactions import run_in_transaction
 def lock_in_reverse(first: Sequence[str], second: Sequence[str], *, retried: bool = True) -> list[Error]:
     """Run both lists of statements in transactions that each stop between their two halves until both got there.
 
+    The victim comes again when the other one is through: before that it could take what the other one was just granted,
+    and the two would meet once more.
+
     Returns:
         What they raised: nothing when the victim was retried, one error when it was not.
     """
     barrier = threading.Barrier(2)
+    one_is_through = threading.Event()
     errors: list[Error] = []
 
     def work(statements: Sequence[str]) -> None:
@@ -24,6 +28,8 @@ def lock_in_reverse(first: Sequence[str], second: Sequence[str], *, retried: boo
 
         def body() -> None:
             runs.append(1)
+            if len(runs) > 1:
+                one_is_through.wait(timeout=60)
             middle = len(statements) // 2
             with connection.cursor() as cursor:
                 for number, statement in enumerate(statements):
@@ -40,6 +46,7 @@ def lock_in_reverse(first: Sequence[str], second: Sequence[str], *, retried: boo
         except Error as exc:
             errors.append(exc)
         finally:
+            one_is_through.set()
             connection.close()
 
     threads = [threading.Thread(target=work, args=(statements,)) for statements in (first, second)]
