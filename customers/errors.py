@@ -24,6 +24,11 @@ class InvalidCustomer(CustomerError):
         )
 
 
+def parameter_unknown(name: str) -> FieldError:
+    """What is wrong with a parameter that nobody knows."""
+    return FieldError(parameter=name[:100], code="unknown_parameter", detail="There is no such parameter.")
+
+
 class InvalidQuery(CustomerError):
     """Parameters of the address are not valid."""
 

@@ -29,16 +29,10 @@ def audit_record(*, actor: str, action: str, target: str = "", detail: Mapping[s
         detail: JSON that says more; never a secret, never a person's data that must be erasable but in what people
             wrote as ``reason`` or ``note``, which is kept out of the log.
     """
-    entry: dict[str, Any] = {
-        "actor": actor[:200],
-        "action": action,
-        "target": target[:200],
-        "detail": dict(detail or {}),
-    }
-    AuditEntry.objects.create(**entry, correlation_id=correlation_id())
-    log.info(
-        "audit", **entry | {"detail": {name: said for name, said in entry["detail"].items() if name not in _WRITTEN}}
-    )
+    entry = {"actor": actor[:200], "action": action, "target": target[:200]}
+    said = dict(detail or {})
+    AuditEntry.objects.create(**entry, detail=said, correlation_id=correlation_id())
+    log.info("audit", **entry, detail={name: value for name, value in said.items() if name not in _WRITTEN})
 
 
 def actor_of(request: HttpRequest | Request) -> str:

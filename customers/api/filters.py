@@ -16,7 +16,7 @@ from django.http import QueryDict
 from django_filters.fields import IsoDateTimeField
 
 from customers.api.pages import ORDERINGS, SIZE, SIZE_LARGEST
-from customers.errors import InvalidQuery
+from customers.errors import InvalidQuery, parameter_unknown
 from customers.models import Customer, SyncState
 from customers.models.customer import CustomerQuerySet
 from operations.errors import FieldError
@@ -112,11 +112,7 @@ def customer_query(parameters: QueryDict, *, may_see_deleted: Callable[[], None]
     """
     form = CustomerListQuery(parameters)
     filters = CustomerFilter(parameters, queryset=Customer.objects.all())
-    errors = [
-        FieldError(code="unknown_parameter", detail="There is no such parameter.", parameter=name[:100])
-        for name in parameters
-        if name not in PARAMETERS
-    ]
+    errors = [parameter_unknown(name) for name in parameters if name not in PARAMETERS]
     errors += [
         FieldError(code="repeated_parameter", detail="This may be given once.", parameter=name)
         for name, given in parameters.lists()

@@ -13,7 +13,7 @@ from customers.api import maintenance_descriptions as descriptions
 from customers.consistency.fixing import FixConsistency, fix_begin
 from customers.consistency.health import integration_health
 from customers.consistency.validating import consistency_validate
-from customers.errors import InvalidQuery
+from customers.errors import InvalidQuery, parameter_unknown
 from customers.reconciling.kinds import ORPHANS, Reconcile, comparison_under_way
 from customers.sync.live_looks import live_look
 from customers.sync.trying_again import RetryFailedSyncs, integration_named
@@ -133,7 +133,7 @@ def query_of(request: Request, serializer: type[StrictSerializer]) -> dict[str, 
     if not found.is_valid():
         raise InvalidQuery(
             [
-                _unknown(str(name)[:100])
+                parameter_unknown(str(name))
                 if error.code == "unknown_field"
                 else FieldError(parameter=str(name)[:100], code=str(error.code), detail=str(error))
                 for name, errors in found.errors.items()
@@ -144,7 +144,3 @@ def query_of(request: Request, serializer: type[StrictSerializer]) -> dict[str, 
         NoBody(data=request.data or {}).is_valid(raise_exception=True)
     values: dict[str, Any] = found.validated_data
     return values
-
-
-def _unknown(name: str) -> FieldError:
-    return FieldError(parameter=name, code="unknown_parameter", detail="There is no such parameter.")

@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 from customers.api.descriptions import answers
 from customers.api.sync_serializers import ResolutionInput, ResolutionOutput, SyncHealthOutput
 from customers.api.views import id_of
-from customers.errors import InvalidQuery
+from customers.errors import InvalidQuery, parameter_unknown
 from customers.instants import instant_text
 from customers.sync.health import sync_health
 from customers.sync.resolutions import ConflictNotFound, conflict_resolve
@@ -88,11 +88,7 @@ class ConflictResolutionView(APIView):
 
 
 def _live(request: Request) -> bool:
-    errors = [
-        FieldError(parameter=name[:100], code="unknown_parameter", detail="There is no such parameter.")
-        for name in request.query_params
-        if name not in ("live", "format")
-    ]
+    errors = [parameter_unknown(name) for name in request.query_params if name not in ("live", "format")]
     value = request.query_params.get("live", "false")
     if value not in ("true", "false"):
         errors.append(FieldError(parameter="live", code="invalid", detail="It is true or false."))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Func, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, Least, Now
+from django.utils import timezone
 
 from customers.models.customer import Customer
 from operations.correlation import correlation_id
@@ -189,6 +192,16 @@ class SyncState(models.Model):
 
     def __str__(self) -> str:
         return f"{self.integration} {self.remote_id or self.reference}"
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a worker has it, by this machine's clock."""
+        return self.lease_until is not None and self.lease_until > timezone.now()
+
+    @property
+    def attempt_due_at(self) -> dt.datetime | None:
+        """When it is looked at next; None while that is done, and when nothing is to be done."""
+        return self.next_attempt_at if self.dirty_at and not self.is_worked_on else None
 
     @property
     def reference(self) -> str:

@@ -84,8 +84,7 @@ def unpushed_examine(integration: Integration, customer_id: UUID) -> Finding | N
 
 def is_busy(state: SyncState) -> bool:
     """Whether somebody is at work on a state, or about to be; a protected change is until it has ended."""
-    leased = state.lease_until is not None and state.lease_until > timezone.now()
-    if state.dirty_at is not None or leased or state.saga_id is not None:
+    if state.dirty_at is not None or state.is_worked_on or state.saga_id is not None:
         return True
     return SyncRequest.objects.in_flight().filter(state=state).exists()
 

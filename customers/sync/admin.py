@@ -114,7 +114,7 @@ class SyncStateAdmin(ReadableAdmin):
 
     @admin.display(description="Next attempt at")
     def next_attempt(self, row: SyncState) -> str:
-        return moment(row.next_attempt_at) if row.dirty_at and row.lease_until is None else NOTHING
+        return moment(row.attempt_due_at)
 
     @admin.display(description="Remote record")
     def remote(self, row: SyncState) -> str:

@@ -66,7 +66,6 @@ def _integration(customer: Customer, name: str, state: SyncState | None, *, live
     request = SyncRequest.objects.in_flight().filter(state=state).first() if state.pk else None
     conflicts = list(state.conflicts.open().select_related("state").order_by("id")) if state.pk else []
     configured = integration_get(name) if name in settings.INTEGRATIONS else None
-    worked_on = state.lease_until is not None and state.lease_until > timezone.now()
     drift = _drift_now(customer, state, configured) if live else _drift_known(customer, state, configured, conflicts)
     return {
         "status": str(state.status),
@@ -75,9 +74,9 @@ def _integration(customer: Customer, name: str, state: SyncState | None, *, live
         "livemode": state.livemode if state.pk else getattr(configured, "livemode", False),
         "dirty_since": _instant(state.dirty_at),
         "priority": Priority(state.priority).name.lower() if state.dirty_at else None,
-        "being_looked_at": worked_on,
+        "being_looked_at": state.is_worked_on,
         "attempts": state.attempts,
-        "next_attempt_at": _instant(state.next_attempt_at) if state.dirty_at and state.pk and not worked_on else None,
+        "next_attempt_at": _instant(state.attempt_due_at) if state.pk else None,
         "last_success_at": _instant(state.last_success_at),
         "last_error": _error(state.last_error_class, state.last_error_code, state.last_error_message),
         "request_in_flight": _request(request),

@@ -39,7 +39,7 @@ def operation_document(operation: Operation) -> dict[str, Any]:
 
 
 def result_lines(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What came of an operation, for people: pairs of words and a figure; what stands in its filter is left out."""
+    """What came of an operation, for people: words and a figure each. Texts, which say what it was for, stay out."""
     lines: list[tuple[str, str]] = []
     for name, value in result.items():
         label = name.replace("_", " ")
