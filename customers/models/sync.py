@@ -184,7 +184,7 @@ class SyncState(models.Model):
             models.Index("status", F("id").desc(), name="syncstate_by_status"),
             # The states that a protected change has taken. Serves the foreign key too.
             models.Index("saga", condition=Q(saga__isnull=False), name="syncstate_by_saga"),
-            # The console's exact search by remote id.
+            # The console's exact search by remote id, and the records of a page of a comparison.
             models.Index("remote_id", name="syncstate_by_remote_id"),
         ]
         permissions = [("look_again_syncstate", "Can have sync states looked at again")]
