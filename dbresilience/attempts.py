@@ -149,17 +149,16 @@ class OutermostRun:
             first = _first_error(exc, outer)
             if not is_answer_lost(first):
                 raise first from first.__cause__
+            # Asking what became of it is not bound by the deadline that may have cut COMMIT short.
+            self._end_deadline()
             self._resolve(first)
             self._run(hooks)
         finally:
-            if self._options.expires is not None:
-                self._session.deadline = None
+            self._end_deadline()
 
     def _undo(self, error: BaseException) -> None:
         over_time = self._options.left() == 0.0 and not isinstance(error, TransactionEnded)
-        if self._options.expires is not None:
-            # The deadline is the work's; undoing it has the connection's own patience.
-            self._session.deadline = None
+        self._end_deadline()
         try:
             self._atomic.__exit__(type(error), error, error.__traceback__)
         except Error as exc:
@@ -192,6 +191,12 @@ class OutermostRun:
 
     def _mark_committed(self) -> None:
         self.committed = True
+        self._end_deadline()
+
+    def _end_deadline(self) -> None:
+        """The deadline is the work's; undoing it, and what waits for its commit, have the connection's own patience."""
+        if self._options.expires is not None:
+            self._session.deadline = None
 
     def _begin(self) -> None:
         session = self._session = self._connection.connection
