@@ -46,40 +46,50 @@ def name_fault(_: Any, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def logging_config(*, form: Format = "auto", level: str = "INFO") -> dict[str, Any]:
-    """Django's ``LOGGING``; also configures structlog, whose loggers end in the same handler.
+# What every line goes through first, whoever logged it.
+_BEFORE: Final[list[Processor]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+    name_fault,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.PositionalArgumentsFormatter(),
+]
 
-    Args:
-        form: ``auto`` is readable lines when standard error is a terminal, else JSON.
-        level: of our own and of all other loggers that are not named below.
+
+def structlog_configure() -> None:
+    """Let structlog's loggers end in the handlers of ``logging``; once in a process, since they keep what they found.
+
+    A logger that was used before goes on with the processors of then, where ``structlog.testing`` no longer sees it.
     """
-    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-    before: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        name_fault,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.PositionalArgumentsFormatter(),
-    ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *before,
+            *_BEFORE,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def logging_config(*, form: Format = "auto", level: str = "INFO") -> dict[str, Any]:
+    """Django's ``LOGGING``.
+
+    Args:
+        form: ``auto`` is readable lines when standard error is a terminal, else JSON.
+        level: of our own and of all other loggers that are not named below.
+    """
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
             "lines": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": before,
+                "foreign_pre_chain": _BEFORE,
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(as_json)],
             }
         },

@@ -15,7 +15,7 @@ from csp.constants import NONE, SELF
 
 from dbresilience.typed_settings import as_whole
 from zenskar.beat import BEAT_SCHEDULE
-from zenskar.logs import logging_config
+from zenskar.logs import logging_config, structlog_configure
 from zenskar.openapi_settings import SPECTACULAR
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -178,6 +178,7 @@ LOGIN_WINDOW = _whole("LOGIN_WINDOW", 900, 31_536_000, low=1)
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 
 # -- Logging -----------------------------------------------------------------------------------------------
+structlog_configure()
 LOGGING = logging_config(form=env.str("LOG_FORMAT", default="auto"), level=env.str("LOG_LEVEL", default="INFO"))
 # One line a request, when it is over.
 DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = 10
