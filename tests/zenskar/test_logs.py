@@ -44,6 +44,14 @@ def test_it_writes_readable_lines_on_a_terminal() -> None:
     assert not line.startswith("{")
 
 
+def test_it_tells_the_configuration_without_changing_that_of_loggers_in_use() -> None:
+    before = structlog.get_config()["processors"]
+
+    formatter("json")
+
+    assert structlog.get_config()["processors"] is before
+
+
 @pytest.mark.parametrize(
     "secret",
     [
