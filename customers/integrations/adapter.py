@@ -100,7 +100,12 @@ class Integration(ABC):
 
     @abstractmethod
     def webhook_verify(self, *, body: bytes, headers: Mapping[str, str]) -> RemoteMessage:
-        """Check the signature of a webhook and read it. Raises ``WebhookRefused``."""
+        """Check the signature of a webhook and, only if it is right, read it.
+
+        Raises:
+            WebhookRefused: it is not signed, or too old.
+            ProblemError: it is signed, and its body is no message; the sender is told why.
+        """
 
     def messages(self, *, since: datetime, until: datetime, after: str = "") -> MessagePage | None:
         """Messages about customers that were made in this time, as the integration keeps them: one call.

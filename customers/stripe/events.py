@@ -8,9 +8,9 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from customers.integrations import MessagePage, PermanentError, RemoteMessage, WebhookRefused
+from customers.integrations import MessagePage, PermanentError, RemoteMessage
 from customers.stripe.client import errors_translated
-from customers.stripe.signatures import TYPES, message_read
+from customers.stripe.signatures import TYPES, NotAnEvent, message_read
 from operations.errors import MalformedBody
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ def _message(event: dict[str, Any]) -> RemoteMessage | None:
     try:
         # Written and read anew: what may be kept is decided in one place.
         return message_read(orjson.dumps(event))
-    except (WebhookRefused, MalformedBody, TypeError) as exc:
+    except (NotAnEvent, MalformedBody, TypeError) as exc:
         log.warning("event_unreadable", error=type(exc).__name__)
         return None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import stripe
 
 from customers.integrations import RemoteMessage, RemoteRecord, WebhookRefused
 from customers.stripe.mapping import record_of
+from operations.errors import FieldError, ProblemError
 from operations.json_bodies import parsed
 
 TOLERANCE: Final = 300
@@ -19,6 +20,13 @@ _ID: Final = re.compile(r"[A-Za-z0-9_]{1,255}\Z")
 SUBSCRIPTION_DELETED: Final = "customer.subscription.deleted"
 # What stripe_connect registers. The end of a subscription may allow a deletion that was refused because of it.
 TYPES: Final = (CREATED, UPDATED, DELETED, SUBSCRIPTION_DELETED)
+
+
+class NotAnEvent(ProblemError):
+    """The signature is right, but the body is no event of Stripe's."""
+
+    code = "not_an_event"
+    title = "No event"
 
 
 def signature_verify(body: bytes, header: str, secrets: Sequence[str]) -> None:
@@ -47,18 +55,12 @@ def message_read(body: bytes) -> RemoteMessage:
 
     Raises:
         MalformedBody: it is no JSON that can be stored.
-        WebhookRefused: it is no event.
+        NotAnEvent: it is no event; with what is wrong with which of its values.
     """
     event = parsed(body)
-    if not isinstance(event, dict) or event.get("object") != "event":
-        raise WebhookRefused
-    event_id, kind, livemode = event.get("id"), event.get("type"), event.get("livemode")
-    if not (isinstance(event_id, str) and 0 < len(event_id) <= 255 and isinstance(kind, str) and 0 < len(kind) <= 128):
-        raise WebhookRefused
-    account = event.get("account") or ""
-    if not isinstance(account, str) or not isinstance(livemode, bool):
-        # Taken for our own account or for a test, it would be acted upon.
-        raise WebhookRefused
+    if errors := list(_event_errors(event)):
+        raise NotAnEvent(f"{NotAnEvent.__doc__} {' '.join(error.detail for error in errors)}", errors=errors)
+    event_id, kind, account = event["id"], event["type"], event.get("account") or ""
     remote_id = _customer_id(event, kind)
     ignore = ""
     if kind not in TYPES:
@@ -72,7 +74,7 @@ def message_read(body: bytes) -> RemoteMessage:
         event_id=event_id,
         type=kind,
         account=account[:64],
-        livemode=livemode,
+        livemode=event["livemode"],
         remote_id=remote_id,
         payload=event,
         ignore=ignore,
@@ -89,6 +91,28 @@ def message_record(event: Mapping[str, Any]) -> tuple[RemoteRecord | None, str]:
         # The event of a deletion carries the customer as it was, without a flag.
         record = record_of(data, deleted=event.get("type") == DELETED)
     return record, key if isinstance(key, str) else ""
+
+
+def _event_errors(event: Any) -> Iterator[FieldError]:
+    if not isinstance(event, dict):
+        yield _wrong("", "It is not an object.")
+        return
+    if event.get("object") != "event":
+        hint = " Thin events are not taken." if event.get("object") == "v2.core.event" else ""
+        yield _wrong("/object", f'"object" is not "event".{hint}')
+    for name, longest in (("id", 255), ("type", 128)):
+        value = event.get(name)
+        if not (isinstance(value, str) and 0 < len(value) <= longest):
+            yield _wrong(f"/{name}", f'"{name}" is not a text of 1 to {longest} characters.')
+    # Taken for our own account or for a test, it would be acted upon.
+    if not isinstance(event.get("account") or "", str):
+        yield _wrong("/account", '"account" is neither a text nor null.')
+    if not isinstance(event.get("livemode"), bool):
+        yield _wrong("/livemode", '"livemode" is neither true nor false.')
+
+
+def _wrong(pointer: str, detail: str) -> FieldError:
+    return FieldError(pointer=pointer, code="invalid_value", detail=detail)
 
 
 def _customer_id(event: Mapping[str, Any], kind: str) -> str:

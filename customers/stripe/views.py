@@ -53,6 +53,9 @@ class StripeWebhookView(View):
         except WebhookRefused as exc:
             log.warning("webhook_refused", integration=integration.name, size=len(body))
             raise SignatureInvalid from exc
+        except ProblemError as exc:
+            log.warning("webhook_unreadable", integration=integration.name, size=len(body), code=exc.code)
+            raise
         stored = webhook_store(integration, message)
         log.info(
             "webhook_received", integration=integration.name, event_id=message.event_id, type=message.type, new=stored
