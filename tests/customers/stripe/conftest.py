@@ -32,6 +32,8 @@ def stripe_server() -> Iterator[StripeSandboxServer]:
 def sandbox(stripe_server: StripeSandboxServer, settings: Settings) -> Iterator[StripeSandbox]:
     sandbox = stripe_server.sandbox
     sandbox.reset()
+    # Kept by reset(): one that a test registered would have its share of the webhooks of all others.
+    sandbox.store.endpoints.clear()
     settings.STRIPE_API_KEY = sandbox.api_key
     settings.STRIPE_API_BASE = stripe_server.url
     settings.STRIPE_WEBHOOK_SECRETS = [SECRET]

@@ -28,12 +28,6 @@ def connect(*arguments: str) -> str:
     return out.getvalue()
 
 
-@pytest.fixture
-def endpoints(sandbox: StripeSandbox) -> StripeSandbox:
-    sandbox.store.endpoints.clear()
-    return sandbox
-
-
 def test_it_says_what_the_key_is_for(sandbox: StripeSandbox) -> None:
     said = connect()
 
@@ -42,11 +36,11 @@ def test_it_says_what_the_key_is_for(sandbox: StripeSandbox) -> None:
     assert sandbox.request_log.writes() == []
 
 
-def test_it_registers_the_endpoint_once_and_shows_its_secret_once(endpoints: StripeSandbox) -> None:
+def test_it_registers_the_endpoint_once_and_shows_its_secret_once(sandbox: StripeSandbox) -> None:
     first = connect("--url", "https://crm.example.com")
     second = connect("--url", "https://crm.example.com/")
 
-    (endpoint,) = list(endpoints.store.endpoints)
+    (endpoint,) = list(sandbox.store.endpoints)
     assert endpoint["url"] == "https://crm.example.com/webhooks/stripe"
     assert endpoint["api_version"] == API_VERSION
     assert set(endpoint["enabled_events"]) == set(TYPES)
@@ -63,47 +57,47 @@ def test_it_registers_the_endpoint_once_and_shows_its_secret_once(endpoints: Str
         "https://CRM.example.com/api/v1/webhooks/stripe",
     ],
 )
-def test_it_knows_its_endpoint_by_any_spelling_of_its_address(endpoints: StripeSandbox, url: str) -> None:
+def test_it_knows_its_endpoint_by_any_spelling_of_its_address(sandbox: StripeSandbox, url: str) -> None:
     connect("--url", "https://crm.example.com")
 
     said = connect("--url", url)
 
     assert "registered before" in said
-    assert len(endpoints.store.endpoints) == 1
+    assert len(sandbox.store.endpoints) == 1
 
 
-def test_it_registers_services_apart_that_share_a_host(endpoints: StripeSandbox) -> None:
+def test_it_registers_services_apart_that_share_a_host(sandbox: StripeSandbox) -> None:
     connect("--url", "https://crm.example.com")
     connect("--url", "https://crm.example.com:8443")
     connect("--url", "https://crm.example.com/other/webhooks")
 
-    assert len(endpoints.store.endpoints) == 3
+    assert len(sandbox.store.endpoints) == 3
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://localhost:8000/webhooks/stripe/"])
-def test_it_makes_no_second_endpoint_beside_the_sandboxs_own(endpoints: StripeSandbox, url: str) -> None:
-    endpoints.webhooks.url = "http://127.0.0.1:8000/webhooks/stripe"
+def test_it_makes_no_second_endpoint_beside_the_sandboxs_own(sandbox: StripeSandbox, url: str) -> None:
+    sandbox.webhooks.url = "http://127.0.0.1:8000/webhooks/stripe"
 
     said = connect("--url", url)
-    endpoints.customer_add(name="Ada")
+    sandbox.customer_add(name="Ada")
 
-    (endpoint,) = list(endpoints.store.endpoints)
-    queued = endpoints.webhooks.waiting()
-    endpoints.webhooks.url = None
+    (endpoint,) = list(sandbox.store.endpoints)
+    queued = sandbox.webhooks.waiting()
+    sandbox.webhooks.url = None
     assert endpoint["id"] in said
     assert endpoint["enabled_events"] == ["*"]
     assert queued == 1
 
 
-def test_it_leaves_an_endpoint_the_other_events_that_it_was_given(endpoints: StripeSandbox) -> None:
+def test_it_leaves_an_endpoint_the_other_events_that_it_was_given(sandbox: StripeSandbox) -> None:
     connect("--url", "https://crm.example.com")
-    (endpoint,) = list(endpoints.store.endpoints)
+    (endpoint,) = list(sandbox.store.endpoints)
     changed = {**endpoint, "enabled_events": ["invoice.paid"], "status": "disabled"}
-    endpoints.store.endpoints.put(endpoint["id"], changed)
+    sandbox.store.endpoints.put(endpoint["id"], changed)
 
     connect("--url", "https://crm.example.com")
 
-    (endpoint,) = list(endpoints.store.endpoints)
+    (endpoint,) = list(sandbox.store.endpoints)
     assert set(endpoint["enabled_events"]) == {"invoice.paid", *TYPES}
     assert endpoint["status"] == "enabled"
 
