@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 from customers.models import Saga, SyncRequest, SyncState, Webhook
 from customers.sagas.conf import saga_settings
+from customers.sync.quoting import EMAIL
 from customers.sync.webhooks import ERASED_BODY
 from dbresilience.transactions import run_in_transaction
 from outbox.masking import MASK
@@ -19,7 +20,6 @@ from outbox.masking import MASK
 # Shorter values would be found in words that say nothing of anybody.
 _SHORTEST: Final = 4
 _AT_ONCE: Final = 1_000
-_EMAIL: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+")
 
 
 def create_forget(saga: Saga) -> None:
@@ -96,7 +96,7 @@ def text_masked(text: str, known: Iterable[str]) -> str:
     """A text without these values, in any case, and without anything that looks like an e-mail address."""
     words = sorted({re.escape(word) for word in known if len(word) >= _SHORTEST}, key=len, reverse=True)
     found = re.sub("|".join(words), MASK, text, flags=re.IGNORECASE) if words else text
-    return _EMAIL.sub(MASK, found)
+    return EMAIL.sub(MASK, found)
 
 
 def _webhooks_empty(states: list[SyncState]) -> None:

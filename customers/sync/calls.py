@@ -14,6 +14,7 @@ from customers.integrations import (
     Unreachable,
 )
 from customers.models import Priority
+from customers.sync.quoting import quoting_nothing
 from customers.sync.ratelimit import Gate
 
 T = TypeVar("T")
@@ -34,12 +35,13 @@ def gated(gate: Gate, function: Callable[[], T], *, priority: Priority, patience
         patience: seconds to wait for a token at most.
 
     Raises:
-        IntegrationError: as the adapter or the gate raised it.
+        IntegrationError: as the adapter or the gate raised it, without e-mail addresses in its message.
     """
     turn = gate.take(priority, patience=patience)
     begun, seconds = time.monotonic(), None
     try:
-        result = function()
+        with quoting_nothing():
+            result = function()
         seconds = time.monotonic() - begun
     except Unreachable as exc:
         gate.silent(exc.message)

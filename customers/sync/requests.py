@@ -31,6 +31,7 @@ from customers.sync.closing import record_link, request_close, request_resolve, 
 from customers.sync.fields import fields_advance
 from customers.sync.lease import lease_locked
 from customers.sync.lookup import look_up
+from customers.sync.quoting import quoting_nothing
 from customers.sync.settle import base_columns, settle
 from customers.sync.work import Work
 from dbresilience.transactions import run_in_transaction
@@ -160,6 +161,11 @@ def _outcome_of(work: Work, request: SyncRequest, *, repeated: bool = False) -> 
 
 
 def _send(work: Work, request: SyncRequest) -> RemoteRecord:
+    with quoting_nothing(request.body):
+        return _sent(work, request)
+
+
+def _sent(work: Work, request: SyncRequest) -> RemoteRecord:
     integration = work.integration
     if request.method == Method.CREATE:
         return integration.create(body=request.body, key=request.key)

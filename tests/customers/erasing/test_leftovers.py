@@ -126,12 +126,15 @@ def test_answers_to_decisions_go_with_it(both: StripeSide, verb: str, linked_lat
 def test_the_answer_to_a_refused_change_goes_with_it(both: StripeSide) -> None:
     customer, _ = linked(both, name="Ada", email="ada@example.com")
     answer = Api("customers:write").patch(f"{URL}{customer.pk}/", {"email": REFUSED}, Idempotency_Key="k", **PROTECTED)
-    before = places_of([REFUSED])
+    before, kept = places_of([REFUSED]), bytes(IdempotencyKey.objects.get().body)
 
     settle(both, customer)
 
     assert (answer.status_code, answer.json()["code"]) == (502, "integration_refused")
-    assert "operations_idempotency.body" in before
+    # The refusal quotes nobody from the beginning; what was sent stands in the request alone.
+    assert before == ["customers_syncrequest.body", "customers_syncrequest.fields"]
+    assert kept == answer.content
+    assert bytes(IdempotencyKey.objects.get().body) == b""
     assert places_of([REFUSED]) == []
 
 

@@ -62,6 +62,7 @@ def test_it_says_where_to_look_when_the_limit_ends_first(side: Side, api: Api, s
     silence = Silence(side)
 
     answer = api.post(URL, ADA, **PROTECTED)
+    assert silence.asked.wait(60)
     meanwhile = api.get(answer["Location"])
     silence.speak.set()
     joined()
