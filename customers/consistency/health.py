@@ -52,7 +52,7 @@ def integration_health(name: str) -> dict[str, Any]:
     requests = SyncRequest.objects.in_flight().filter(state__integration=name)
     waiting = Webhook.objects.pending().filter(integration=name)
     conflicts = _bounded(Conflict.objects.open().filter(state__integration=name))
-    proposals = _bounded(Drift.objects.open().filter(integration=name))
+    proposals = _bounded(Drift.objects.proposals().filter(integration=name))
     troubles = counts["failed"] + counts["retrying"] + counts["orphaned"] + conflicts + proposals
     late = closed or oldest > _LATE_SECONDS
     return {

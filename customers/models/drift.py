@@ -26,11 +26,15 @@ class DriftQuerySet(QuerySet["Drift"]):
     """Sets of differences."""
 
     def open(self) -> DriftQuerySet:
-        """Proposals: those that wait for a person."""
+        """Those that were found, and that neither a comparison nor a person has ended yet."""
         return self.filter(status=Drift.Status.OPEN)
 
+    def proposals(self) -> DriftQuerySet:
+        """Of the open ones those that wait for a person: the next comparison mends the others by rule."""
+        return self.open().filter(safe=False)
+
     def about(self, state: SyncState) -> DriftQuerySet:
-        """Those that wait for a person and speak of this state, its record or its customer.
+        """Open ones that speak of this state, its record or its customer.
 
         By the unique index of open ones and by the index of states; nearly always there is none.
         """
@@ -87,7 +91,7 @@ class Drift(models.Model):
         DELETE_THERE = "delete_there", "delete the spare record there"
 
     class Status(models.TextChoices):
-        OPEN = "open", "waits for a person"
+        OPEN = "open", "waits"
         ACCEPTED = "accepted", "is being repaired"
         REPAIRED = "repaired"
         DECLINED = "declined", "left as it is"
@@ -141,6 +145,8 @@ class Drift(models.Model):
         indexes = [
             # The console's and the API's list of proposals, newest first.
             models.Index(F("id").desc(), condition=Q(status__in=["open", "accepted"]), name="drift_open"),
+            # Proposals among the troubles, newest first, however many a dry run found that are safe by rule.
+            models.Index(F("id").desc(), condition=Q(status="open", safe=False), name="drift_proposals"),
             # Lists by any status, newest first.
             models.Index("status", F("id").desc(), name="drift_by_status"),
             # Whether the same difference was declined before.

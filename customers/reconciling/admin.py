@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin import SimpleListFilter
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -43,6 +44,24 @@ _TONES: Final[dict[str, Tone]] = {
 _PLANS: Final = (("Import what only the other side has", "customers.import", {"dry_run": False}),)
 
 
+class WaitsFilter(SimpleListFilter):
+    """Open ones, by who mends them: each by a partial index."""
+
+    title = "waits for"
+    parameter_name = "waits"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("person", "A person"), ("rule", "The next comparison")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Drift]) -> QuerySet[Drift]:
+        match self.value():
+            case "person":
+                return queryset.filter(status=Drift.Status.OPEN, safe=False)
+            case "rule":
+                return queryset.filter(status=Drift.Status.OPEN, safe=True)
+        return queryset
+
+
 @admin.register(Drift)
 class DriftAdmin(ReadableAdmin):
     """What comparisons of both sides found."""
@@ -51,7 +70,7 @@ class DriftAdmin(ReadableAdmin):
     change_list_template = "customers/drifts.html"
     list_display = ("id", "what", "about", "fields_text", "repair_text", "tone", "seen_at")
     list_select_related = ("customer",)
-    list_filter = (("status", WordsFilter), ("kind", WordsFilter))
+    list_filter = (WaitsFilter, ("status", WordsFilter), ("kind", WordsFilter))
     search_fields = ("pk", "customer__pk")
     search_help_text = "Number of the difference, or the customer's id"
     ordering = ("-pk",)

@@ -13,24 +13,26 @@ from operations.audit import audit_record
 from operations.troubles.rows import hours_of, ids_as_numbers
 from operations.troubles.sources import COUNTED_AT_MOST, Trouble, TroubleGroup, TroubleSource, register
 
-# By the partial index drift_open, newest first; bounded, whatever waits.
+# By the partial index drift_proposals, newest first; bounded, whatever waits.
 GROUPS_SQL: Final = """
 SELECT concat_ws('|', d.integration, d.kind, d.repair), d.integration, d.kind, d.repair, count(*), min(d.found_at),
        max(d.seen_at), max(d.id), (array_agg(d.detail ORDER BY d.id DESC))[1],
        array_agg(floor(extract(epoch FROM statement_timestamp() - d.found_at) / 3600)::int)
          FILTER (WHERE d.found_at > statement_timestamp() - interval '24 hours')
-  FROM (SELECT * FROM customers_drift WHERE status IN ('open', 'accepted') ORDER BY id DESC LIMIT %(most)s) d
- WHERE d.status = 'open'
+  FROM (SELECT * FROM customers_drift WHERE status = 'open' AND NOT safe ORDER BY id DESC LIMIT %(most)s) d
  GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1 LIMIT 100
 """
 DRIFTS_SQL: Final = """
 SELECT id, concat_ws('|', integration, kind, repair), kind, detail, found_at, customer_id, remote_id, integration
-  FROM customers_drift WHERE status = 'open' {more} ORDER BY id DESC LIMIT %(most)s
+  FROM customers_drift WHERE status = 'open' AND NOT safe {more} ORDER BY id DESC LIMIT %(most)s
 """
 
 
 class OpenProposals(TroubleSource):
-    """Differences between both sides that a person accepts or declines; another look may find that they are gone."""
+    """Differences between both sides that a person accepts or declines; another look may find that they are gone.
+
+    Those that are safe by rule are none: the next comparison mends them, a dry run only wrote them down.
+    """
 
     name = "proposals"
     title = "Differences between both sides"
@@ -39,7 +41,7 @@ class OpenProposals(TroubleSource):
     decided_on_page = True
 
     def counts(self) -> Mapping[str, int]:
-        return {"open": Drift.objects.open().order_by()[:COUNTED_AT_MOST].count()}
+        return {"open": Drift.objects.proposals().order_by()[:COUNTED_AT_MOST].count()}
 
     def groups(self, *, fingerprint: str | None = None) -> Sequence[TroubleGroup]:
         with connection.cursor() as cursor:

@@ -30,8 +30,8 @@ def figures(request: HttpRequest) -> Sequence[Figure]:
         found.append(_figure(status.label.lower(), count, tone, f"{states}?status__exact={status}"))
     conflicts = f"{reverse('admin:customers_conflict_changelist')}?status__exact=open"
     found.append(_figure("open conflicts", _bounded(Conflict.objects.open()), "bad", conflicts))
-    proposals = f"{reverse('admin:customers_drift_changelist')}?status__exact=open"
-    found.append(_figure("proposals", _bounded(Drift.objects.open()), "warn", proposals))
+    proposals = f"{reverse('admin:customers_drift_changelist')}?waits=person"
+    found.append(_figure("proposals", _bounded(Drift.objects.proposals()), "warn", proposals))
     webhooks = f"{reverse('admin:customers_webhook_changelist')}?ended=pending"
     found.append(_figure("webhooks waiting", _bounded(Webhook.objects.pending()), "plain", webhooks))
     return found

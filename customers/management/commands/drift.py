@@ -20,7 +20,7 @@ _SECONDS = 60.0
 
 
 class Command(BaseCommand):
-    """``list`` exits with 1 when any waits; ``accept`` and ``decline`` when one could not be repaired or decided."""
+    """``list`` exits with 1 when any waits for a person; the others when one could not be repaired or decided."""
 
     help = "List differences between both sides, and have them repaired or left as they are."
 
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         documents = [drift_document(row, readable=True) for row in rows[: options["limit"]]]
         lines = [_line(one) for one in documents] or ["No difference is there."]
         self._print(documents, lines, options)
-        if documents and options["status"] == Drift.Status.OPEN:
+        if options["status"] == Drift.Status.OPEN and rows.filter(safe=False).exists():
             raise SystemExit(1)
 
     def _accept(self, options: dict[str, Any]) -> None:
@@ -87,6 +87,7 @@ def _line(one: dict[str, Any]) -> str:
     fields = "; ".join(
         f"{row['field']}: here {json.dumps(row['ours'])}, there {json.dumps(row['theirs'])}" for row in one["fields"]
     )
-    why = f" ({one['why_not']})" if one["why_not"] else ""
+    by_rule = "safe by rule: the next comparison makes it" if one["safe"] and one["status"] == Drift.Status.OPEN else ""
+    why = f" ({text})" if (text := one["why_not"] or by_rule) else ""
     what = f"{one['id']}  {one['kind']}  {one['subject']}  {fields or one['detail']}"
     return f"{what}  repair: {one['repair'] or 'none'}{why}"

@@ -55,6 +55,8 @@ class Command(OperatingCommand):
         if result["dry_run"]:
             by_rule, asked = result["repairable"], result["proposed"]
             lines.append(f"{by_rule:,} would be mended by rule; {asked:,} would be asked about.")
+            if by_rule or asked:
+                lines.append("Nothing was mended. Which they are: manage.py drift list")
         else:
             done = result["repaired"] + result["imported"]
             lines.append(f"{done:,} mended by rule, {result['imported']:,} of them imported.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
+from customers.consistency.health import integration_health
 from customers.models import Drift
 from operations.long_actions.runner import operation_run
 from operations.models import AuditEntry, Operation
@@ -144,9 +145,28 @@ def test_proposals_are_among_the_troubles(found: dict[str, Drift]) -> None:
     groups = troubles_groups([source])
     rows, _ = troubles_page([source], fingerprint=groups[0].group.fingerprint, place=("", ""), limit=10)
 
-    assert dict(source.counts()) == {"open": 2}
-    assert {group.group.code for group in groups} == {"field_difference", "duplicate_link"}
+    assert dict(source.counts()) == {"open": 1}
+    assert [group.group.code for group in groups] == ["duplicate_link"]
     assert len(rows) == 1
     assert rows[0][1].url.startswith(LIST)
     drift = found["field_difference"]
     assert source.retry(ids=[str(drift.pk)], actor="user:ann", reason="see") == [str(drift.pk)]
+
+
+@pytest.mark.feature("C15", "H6")
+def test_what_a_dry_run_finds_safe_by_rule_is_left_to_nobody(found: dict[str, Drift], staff_client: MakeClient) -> None:
+    operator = staff_client("operator")
+
+    asked = operator.get(f"{LIST}?waits=person").content.decode()
+    by_rule = operator.get(f"{LIST}?waits=rule").content.decode()
+    home = operator.get(reverse("admin:index")).content.decode()
+    listed, documents = run("drift", "list")
+    run("drift", "decline", str(found["duplicate_link"].pk))
+    left, _ = run("drift", "list")
+
+    addresses = {kind: reverse("admin:customers_drift_change", args=[drift.pk]) for kind, drift in found.items()}
+    assert [addresses["duplicate_link"] in page for page in (asked, by_rule)] == [True, False]
+    assert [addresses["field_difference"] in page for page in (asked, by_rule)] == [False, True]
+    assert f"{LIST}?waits=person" in home
+    assert (listed, len(documents), left) == (1, 2, 0)
+    assert integration_health(name="stripe")["open_proposals"] == 0
