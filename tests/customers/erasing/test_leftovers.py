@@ -57,8 +57,7 @@ def settle(side: StripeSide, customer: Customer) -> None:
 
 def run_as_text() -> None:
     out = StringIO()
-    with pytest.raises(SystemExit):
-        call_command("drift", "list", stdout=out)
+    call_command("drift", "list", stdout=out)
     assert "phone: here null, there null" in out.getvalue()
 
 
@@ -84,7 +83,7 @@ def test_differences_of_somebody_erased_are_shown_everywhere(
     assert "phone" in listed.content.decode()
     empty = [{"field": "phone", "base": None, "ours": None, "theirs": None}]
     assert [one["fields"] for one in (*documents, printed[0])] == [empty] * 3
-    assert status == 1
+    assert status == 0
     if not names_alone:
         drift.refresh_from_db()
         assert drift.fields == empty
