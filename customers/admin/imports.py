@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from customers.models import ImportRun
@@ -20,6 +22,7 @@ class ImportRunAdmin(RecordAdmin):
         "format",
         "content",
         "state",
+        "next_step",
         "records_done",
         "customers_created",
         "records_rejected",
@@ -35,6 +38,26 @@ class ImportRunAdmin(RecordAdmin):
     def content(self, run: ImportRun) -> str:
         return run.content_sha256
 
+    @admin.display(description="What to do")
+    def next_step(self, run: ImportRun) -> SafeString:
+        if run.finished_at is None:
+            return format_html("If nobody is at it now, the same command goes on: {}", _command(run))
+        done = format_html(
+            'Its <a href="{}">customers</a> reach the integrations after what is more urgent.',
+            reverse("admin:customers_customer_changelist"),
+        )
+        if not run.records_rejected:
+            return done
+        rejected = (
+            "{} Beside the file, or where --rejected said, {}.rejected.ndjson names what was rejected, each with its "
+            "line and why: mend those in a file of their own and import that."
+        )
+        return format_html(rejected, done, run.file_name)
+
     @admin.display(description="State")
     def state(self, run: ImportRun) -> SafeString:
         return badge("Unfinished", "warn") if run.finished_at is None else badge("Finished", "good")
+
+
+def _command(run: ImportRun) -> SafeString:
+    return format_html("<code>manage.py import_customers {}</code>", run.file_name)

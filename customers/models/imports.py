@@ -32,6 +32,7 @@ class ImportRun(models.Model):
             # One checkpoint for each content; closes the race of two imports of the same file that start together.
             models.UniqueConstraint(fields=["content_sha256", "format"], name="customers_importrun_content_uniq"),
         ]
+        verbose_name = "imported file"
 
     def __str__(self) -> str:
         return f"{self.file_name} ({self.content_sha256[:12]})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
@@ -26,7 +25,6 @@ from customers.reconciling.documents import drift_fields
 from customers.sync.readable_admin import ReadableAdmin
 from operations.audit import actor_of
 from operations.console import WordsFilter
-from operations.long_actions.access import may_steer
 from operations.models import AuditEntry
 from operations.overview import Tone
 from operations.page_values import NOTHING, badge, json_block, number_of, words
@@ -41,13 +39,12 @@ _TONES: Final[dict[str, Tone]] = {
     Drift.Status.DECLINED: "plain",
     Drift.Status.GONE: "plain",
 }
-_PLANS: Final = (("Import what only the other side has", "customers.import", {"dry_run": False}),)
 
 
 class WaitsFilter(SimpleListFilter):
     """Open ones, by who mends them: each by a partial index."""
 
-    title = "waits for"
+    title = "what mends it"
     parameter_name = "waits"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -129,11 +126,7 @@ class DriftAdmin(ReadableAdmin):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        may = may_steer(request, "plan") and request.user.has_perm("customers.reconcile_drift")
-        plans = _plans() if may else []
-        if may_compare(request):
-            plans.insert(0, ("Compare both sides…", reverse("admin:customers_drift_compare")))
-        context = {"plans": plans, "last_run": _last_run(), **(extra_context or {})}
+        context = {"may_compare": may_compare(request), "last_run": _last_run(), **(extra_context or {})}
         return super().changelist_view(request, context)
 
     def compare_view(self, request: HttpRequest) -> HttpResponse:
@@ -215,14 +208,6 @@ class DriftAdmin(ReadableAdmin):
             text = f"{number_of(many, 'conflict', 'conflicts')} about the same {'stays' if many == 1 else 'stay'} open"
             link = format_html('{}: <a href="{}">what settles it</a>.', text, address)
             self.message_user(request, link, messages.WARNING)
-
-
-def _plans() -> list[tuple[str, str]]:
-    """Links to the page that plans an operation, filled in."""
-    place = reverse("admin:operations_operation_plan")
-    return [
-        (text, f"{place}?{urlencode({'kind': kind, 'filter': json.dumps(filter)})}") for text, kind, filter in _PLANS
-    ]
 
 
 def _last_run() -> ReconcileRun | None:

@@ -17,7 +17,7 @@ from django.urls import reverse
 from customers.integrations import Integration, integrations
 from customers.models import Drift, ReconcileRun, SyncState
 from customers.reconciling.conf import reconcile_settings
-from customers.reconciling.kinds import Reconcile, comparison_begin, comparison_under_way
+from customers.reconciling.kinds import ImportRemote, Reconcile, comparison_begin, comparison_under_way
 from operations.audit import actor_of
 from operations.long_actions.access import may_steer
 from operations.long_actions.planning import REASON_LENGTH
@@ -81,13 +81,15 @@ def compare_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
 
 def _begun(request: HttpRequest, usable: dict[str, Integration]) -> HttpResponse:
     name, way = request.POST.get("integration", ""), request.POST.get("way", "")
-    if name not in usable or way not in ("dry_run", "mend"):
+    if name not in usable or way not in ("dry_run", "mend", "import"):
         raise Http404
+    kind = ImportRemote if way == "import" else Reconcile
     reason = posted_text(request, "reason", REASON_LENGTH).strip() or "Begun in the console."
     latest = Operation.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    operation = comparison_begin(name, actor=actor_of(request), reason=reason, dry_run=way == "dry_run")
+    operation = comparison_begin(name, actor=actor_of(request), reason=reason, dry_run=way == "dry_run", kind=kind)
     if operation.pk <= latest:
-        messages.info(request, "Just that comparison was under way already: this is it.")
+        what = "import" if way == "import" else "comparison"
+        messages.info(request, f"Just that {what} was under way already: this is it.")
     return redirect(reverse("admin:operations_operation_change", args=[operation.pk]))
 
 

@@ -182,22 +182,25 @@ def comparison_under_way(kind: Kind, filter: Mapping[str, Any]) -> Operation | N
     return None
 
 
-def comparison_begin(integration: str, *, actor: str, reason: str, dry_run: bool = False) -> Operation:
-    """Begin to compare both sides, unless that is under way; the operation.
+def comparison_begin(
+    integration: str, *, actor: str, reason: str, dry_run: bool = False, kind: type[Reconcile] = Reconcile
+) -> Operation:
+    """Begin to compare both sides, or to import, unless that is under way; the operation.
 
     Args:
         integration: name of the other side.
         actor: who, for the audit trail.
         reason: why.
         dry_run: differences are written down, and nothing is mended.
+        kind: ``ImportRemote`` to take in what only the other side has, and to look at nothing else.
     """
     filter = {"integration": integration, "dry_run": dry_run}
     return operation_begin(
-        kind=Reconcile.name,
+        kind=kind.name,
         filter=filter,
         reason=reason,
         actor=actor,
-        under_way=lambda: comparison_under_way(Reconcile(), filter),
+        under_way=lambda: comparison_under_way(kind(), filter),
     )
 
 

@@ -67,7 +67,7 @@ class FailedSyncs(TroubleSource):
     """Sync states that failed for good, or whose customer or remote record is gone."""
 
     name = "syncs"
-    title = "Failed synchronisations"
+    title = "Failed or orphaned syncs"
     view_permission = "customers.view_syncstate"
     retry_permission = "customers.look_again_syncstate"
 

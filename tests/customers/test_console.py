@@ -7,6 +7,7 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
 
 from customers.models import Customer, ImportRun, SyncState
@@ -144,6 +145,30 @@ def test_it_shows_imports() -> None:
 
     assert "big.csv" in page
     assert "Unfinished" in page
+    assert "Imported files" in page
+
+
+@pytest.mark.parametrize(
+    ("is_finished", "rejected", "advice"),
+    [
+        (False, 0, "<code>manage.py import_customers big.csv</code>"),
+        (True, 0, "reach the integrations after what is more urgent."),
+        (True, 2, "big.csv.rejected.ndjson names what was rejected"),
+    ],
+)
+def test_it_says_what_to_do_after_an_import(is_finished: bool, rejected: int, advice: str) -> None:
+    run = ImportRun.objects.create(
+        content_sha256="a" * 64,
+        format="csv",
+        file_name="big.csv",
+        records_rejected=rejected,
+        finished_at=timezone.now() if is_finished else None,
+    )
+
+    page = staff("viewer").get(reverse("admin:customers_importrun_change", args=[run.pk])).content.decode()
+
+    assert advice in page
+    assert ("rejected.ndjson" in page) == bool(rejected)
 
 
 def test_it_opens_a_long_list_without_reading_all_of_it() -> None:

@@ -69,11 +69,15 @@ def test_it_offers_the_comparison_to_whoever_may(found: dict[str, Drift], staff_
     begun = operator.post(address, {"integration": "stripe", "way": "mend", "reason": "see"})
     again = operator.post(address, {"integration": "stripe", "way": "mend"}, follow=True).content.decode()
     odd = operator.post(address, {"integration": "stripe", "way": "odd"})
+    taken = operator.post(address, {"integration": "stripe", "way": "import"})
 
     assert address in listed
     assert "Compare and mend" in page
     assert "<td>1</td><td>0</td>" in page
-    operation = Operation.objects.exclude(filter__dry_run=True).get()
+    imports = Operation.objects.get(kind="customers.import")
+    assert taken.headers["Location"] == reverse("admin:operations_operation_change", args=[imports.pk])
+    assert imports.state == "running"
+    operation = Operation.objects.exclude(filter__dry_run=True).get(kind="customers.reconcile")
     assert begun.headers["Location"] == reverse("admin:operations_operation_change", args=[operation.pk])
     assert (operation.state, operation.reason) == ("running", "see")
     assert "under way already" in again
