@@ -42,7 +42,8 @@ SELECT EXISTS (SELECT FROM outbox_detour WHERE subscription_id = %(name)s AND la
 # as well. The due moment goes ahead by a lease, in case that happens. ``started`` still being set says that it did;
 # such a detour is a suspect and is started alone, or those that wait for their turn after the killer would run out of
 # attempts with it, never tried. The one that is due longest decides whether it is a suspect's turn. A detour whose
-# delivery was resolved by hand has no attempt to count.
+# delivery was resolved by hand has no attempt to count. A lane that a person decides about is passed over until they
+# are done: they move its detours too, and each would wait for the other's.
 START_SQL: Final = """
 WITH candidates AS (
   SELECT t.id, t.due, t.started,
@@ -55,7 +56,7 @@ WITH candidates AS (
     JOIN unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS h (lane, epoch)
       ON h.lane = l.lane AND h.epoch = l.epoch
    WHERE t.subscription_id = %(name)s AND t.due <= (SELECT clock_timestamp())
-   ORDER BY t.due LIMIT %(most)s
+   ORDER BY t.due LIMIT %(most)s FOR UPDATE OF l SKIP LOCKED
 ), due AS (
   SELECT c.id, c.suspect FROM candidates c
     JOIN (SELECT id, suspect FROM candidates ORDER BY due, id LIMIT 1) AS first

@@ -17,6 +17,13 @@ from django.db import connection, transaction
 from outbox.failures import Failed, Succeeded
 from outbox.lanes import LANES
 
+# Those of our lanes that are ours still, locked. Whoever locks the rows of several lanes does it in the order of their
+# numbers, or passes over those that another holds (here, settles, decisions of people): so nobody waits in a circle.
+OURS_SQL: Final = """
+SELECT l.id, l.lane FROM outbox_lane AS l
+  JOIN unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS h (lane, epoch) ON h.lane = l.lane AND h.epoch = l.epoch
+ WHERE l.subscription_id = %(name)s ORDER BY l.lane FOR UPDATE OF l
+"""
 # A lease is free when it has run out or was given back. A lane that is taken from somebody who did not give it back
 # gets a strike: that worker died or was suspended, perhaps of the lane's next event. SKIP LOCKED: two workers that
 # claim at once share what is free, and neither waits. Our own that an error made us forget come back whatever our share
@@ -37,20 +44,21 @@ UPDATE outbox_lane AS l
   FROM (SELECT id FROM own UNION ALL SELECT id FROM free) AS taken WHERE l.id = taken.id
 RETURNING l.lane, l.epoch, l.cursor, l.strikes
 """
-RENEW_SQL: Final = """
+RENEW_SQL: Final = f"""
+WITH ours AS ({OURS_SQL})
 UPDATE outbox_lane AS l SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second'
-  FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS held (lane, epoch)
- WHERE l.subscription_id = %(name)s AND l.lane = held.lane AND l.epoch = held.epoch
+  FROM ours WHERE l.id = ours.id
 RETURNING l.lane
-"""
-RELEASE_SQL: Final = """
-UPDATE outbox_lane AS l SET owner = '', lease_until = clock_timestamp()
-  FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS held (lane, epoch)
- WHERE l.subscription_id = %(name)s AND l.lane = held.lane AND l.epoch = held.epoch
-"""
+"""  # noqa: S608 - constants only
+RELEASE_SQL: Final = f"""
+WITH ours AS ({OURS_SQL})
+UPDATE outbox_lane AS l SET owner = '', lease_until = clock_timestamp() FROM ours WHERE l.id = ours.id
+"""  # noqa: S608 - constants only
 LEAVE_SQL: Final = """
-UPDATE outbox_lane SET owner = '', lease_until = clock_timestamp()
- WHERE subscription_id = %(name)s AND owner = %(owner)s
+WITH own AS (
+  SELECT id FROM outbox_lane WHERE subscription_id = %(name)s AND owner = %(owner)s ORDER BY lane FOR UPDATE
+)
+UPDATE outbox_lane AS l SET owner = '', lease_until = clock_timestamp() FROM own WHERE l.id = own.id
 """
 BLOCKED_SQL: Final = """
 SELECT lane, aggregate_type, aggregate_id FROM outbox_detour

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from outbox.leases import HeldLane
+from outbox.leases import OURS_SQL, HeldLane
 
 # A worker that is suspended inside this transaction holds the rows of its lanes, which nobody else can claim then:
 # the server cuts it off.
@@ -18,22 +18,17 @@ GUARD_SQL: Final = "SELECT set_config('idle_in_transaction_session_timeout', %s,
 LAZY_GUARD_SQL: Final = GUARD_SQL + ", set_config('synchronous_commit', 'off', true)"
 
 # The fence. Zero rows for a lane mean that somebody else has claimed it: nothing of it is recorded.
-MOVE_SQL: Final = """
+MOVE_SQL: Final = f"""
+WITH ours AS ({OURS_SQL})
 UPDATE outbox_lane AS l
    SET cursor = m.cursor, moved_at = clock_timestamp(), strikes = 0, attempts = 0,
        processed = l.processed + m.processed, errors = l.errors + m.errors
-  FROM unnest(%(lanes)s::smallint[], %(epochs)s::bigint[], %(cursors)s::bigint[], %(processed)s::bigint[],
-              %(errors)s::bigint[]) AS m (lane, epoch, cursor, processed, errors)
- WHERE l.subscription_id = %(name)s AND l.lane = m.lane AND l.epoch = m.epoch
+  FROM ours
+  JOIN unnest(%(lanes)s::smallint[], %(cursors)s::bigint[], %(processed)s::bigint[], %(errors)s::bigint[])
+       AS m (lane, cursor, processed, errors) ON m.lane = ours.lane
+ WHERE l.id = ours.id
 RETURNING l.lane
-"""
-# The same fence where no cursor moves: the rows are locked until the transaction ends.
-HOLD_SQL: Final = """
-SELECT l.lane FROM outbox_lane AS l
-  JOIN unnest(%(lanes)s::smallint[], %(epochs)s::bigint[]) AS h (lane, epoch)
-    ON l.lane = h.lane AND l.epoch = h.epoch
- WHERE l.subscription_id = %(name)s ORDER BY l.lane FOR UPDATE OF l
-"""
+"""  # noqa: S608 - constants only
 # Work on a lane that has cost workers their life is counted before it starts.
 START_SQL: Final = """
 UPDATE outbox_lane SET attempts = attempts + 1
@@ -103,8 +98,9 @@ def lanes_hold(name: str, lanes: Collection[HeldLane]) -> set[int]:
     held = list(lanes)
     with connection.cursor() as cursor:
         values = {"lanes": [lane.lane for lane in held], "epochs": [lane.epoch for lane in held]}
-        cursor.execute(HOLD_SQL, {"name": name, **values})
-        return {row[0] for row in cursor.fetchall()}
+        # The same fence where no cursor moves: the rows are locked until the transaction ends.
+        cursor.execute(OURS_SQL, {"name": name, **values})
+        return {lane for _, lane in cursor.fetchall()}
 
 
 def lane_start(name: str, held: HeldLane) -> int:

@@ -26,7 +26,10 @@ log = structlog.get_logger(__name__)
 # only then is every position up to it visible, and the ones after it unseen.
 HEAD_SQL: Final = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM outbox_log_position_seq"
 BEHIND_SQL: Final = """
-UPDATE outbox_lane SET cursor = %(start)s WHERE subscription_id = %(name)s AND cursor < %(start)s
+WITH behind AS (
+  SELECT id FROM outbox_lane WHERE subscription_id = %(name)s AND cursor < %(start)s ORDER BY lane FOR UPDATE
+)
+UPDATE outbox_lane AS l SET cursor = %(start)s FROM behind WHERE l.id = behind.id
 """
 LANES_SQL: Final = """
 INSERT INTO outbox_lane (subscription_id, lane, cursor, lease_until)
