@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -22,6 +22,15 @@ def query_values(request: Request) -> dict[str, str]:
         once = "This may be given once."
         raise serializers.ValidationError({name: [once] for name in repeated}, "repeated_parameter")
     return {name: str(given[0]) for name, given in request.query_params.lists() if given}
+
+
+class KnownField(serializers.ChoiceField):
+    """One of some words; whoever sends another is told which there are."""
+
+    default_error_messages: ClassVar[dict[str, Any]] = {"invalid_choice": '"{input}" is none of: {choices}.'}
+
+    def fail(self, key: str, **values: Any) -> NoReturn:
+        super().fail(key, choices=", ".join(map(str, self.choices)), **values)
 
 
 class StrictSerializer(serializers.Serializer[Any]):

@@ -12,7 +12,7 @@ from django.utils import timezone
 from outbox.errors import UnknownSubscriber
 from outbox.figures import SubscriberFigures, subscribers_figures
 from outbox.models import Subscription
-from outbox.subscribers import Subscriber, subscriber_named
+from outbox.subscribers import Subscriber, subscriber_named, subscriber_unknown
 
 RATE_WINDOW_SECONDS: Final = 300
 
@@ -90,7 +90,7 @@ def board_row(name: str) -> BoardRow:
     for row in subscribers_board():
         if row.figures.name == name:
             return row
-    raise UnknownSubscriber(f"There is no subscriber named {name[:100]!r}.")
+    raise subscriber_unknown(name)
 
 
 def _row(one: Subscription, figures: SubscriberFigures, rate: float | None, workers: int) -> BoardRow:

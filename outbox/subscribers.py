@@ -149,7 +149,13 @@ def subscriber_named(name: str) -> Subscriber:
     for subscriber in subscribers():
         if subscriber.name == name:
             return subscriber
-    raise UnknownSubscriber(f"OUTBOX_SUBSCRIBERS lists no subscriber named {name!r}.")
+    raise subscriber_unknown(name)
+
+
+def subscriber_unknown(name: str) -> UnknownSubscriber:
+    """That there is none of this name, and which there are."""
+    known = ", ".join(subscriber.name for subscriber in subscribers()) or "none"
+    return UnknownSubscriber(f"OUTBOX_SUBSCRIBERS lists no subscriber named {name[:100]!r}, but these: {known}.")
 
 
 @receiver(setting_changed)

@@ -13,11 +13,11 @@ from django.db.models.functions import Now
 
 from dbresilience.transactions import run_in_transaction
 from operations.audit import SYSTEM, audit_record
-from outbox.errors import InvalidLimit, UnknownSubscriber
+from outbox.errors import InvalidLimit
 from outbox.lanes import LANES
 from outbox.models import Retained, Subscription
 from outbox.sequencing import LOCK_KEY
-from outbox.subscribers import Subscriber, subscribers
+from outbox.subscribers import Subscriber, subscriber_unknown, subscribers
 from outbox.wakeup import wake
 
 log = structlog.get_logger(__name__)
@@ -160,4 +160,4 @@ def subscription_limit(
 
 def _update(name: str, values: dict[str, Any]) -> None:
     if not Subscription.objects.filter(name=name).update(**values):
-        raise UnknownSubscriber(f"There is no subscriber named {name[:100]!r}.")
+        raise subscriber_unknown(name)

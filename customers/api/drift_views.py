@@ -22,7 +22,7 @@ from operations.audit import actor_of
 from operations.idempotency.decorators import idempotent
 from operations.permissions import require
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer, query_values
+from operations.serializers import KnownField, StrictSerializer, query_values
 from outbox.masking import may_read_payload
 
 _TAGS: Final = ["consistency"]
@@ -40,8 +40,8 @@ def _subject(data: Any) -> str:
 class DriftQuery(PageQuery):
     """Query parameters of the list."""
 
-    status = serializers.ChoiceField(Drift.Status.choices, default=Drift.Status.OPEN)
-    kind = serializers.ChoiceField(Drift.Kind.choices, required=False)
+    status = KnownField(Drift.Status.choices, default=Drift.Status.OPEN)
+    kind = KnownField(Drift.Kind.choices, required=False)
 
 
 class Decision(StrictSerializer):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import django_filters
 from django import forms
@@ -120,7 +120,7 @@ def customer_query(parameters: QueryDict, *, may_see_deleted: Callable[[], None]
     ]
     for checked in (form, filters.form):
         for name, found in checked.errors.as_data().items():
-            errors += [_error(name, error) for error in found]
+            errors += [_error(name, error, checked.fields[name]) for error in found]
     if errors:
         raise InvalidQuery(errors)
 
@@ -137,6 +137,10 @@ def customer_query(parameters: QueryDict, *, may_see_deleted: Callable[[], None]
     )
 
 
-def _error(name: str, error: ValidationError) -> FieldError:
+def _error(name: str, error: ValidationError, field: forms.Field) -> FieldError:
     # Django's messages quote at most the value that the caller sent.
-    return FieldError(code="invalid_value", detail=" ".join(error.messages), parameter=name)
+    detail = " ".join(error.messages)
+    if isinstance(field, forms.ChoiceField) and error.code == "invalid_choice":
+        known = cast("Iterable[tuple[Any, Any]]", field.choices)
+        detail = f"One of: {', '.join(str(value) for value, _ in known if value)}."
+    return FieldError(code="invalid_value", detail=detail, parameter=name)

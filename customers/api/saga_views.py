@@ -18,7 +18,7 @@ from customers.sagas.errors import SagaNotFound
 from operations.api.keyset import PageQuery, keyset_page, page_document
 from operations.permissions import require
 from operations.scopes import Scope
-from operations.serializers import query_values
+from operations.serializers import KnownField, query_values
 
 _ID = OpenApiParameter("saga_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 
@@ -26,7 +26,7 @@ _ID = OpenApiParameter("saga_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 class SagaQuery(PageQuery):
     """Query parameters of the list."""
 
-    status = serializers.ChoiceField(Saga.Status.choices, required=False)
+    status = KnownField(Saga.Status.choices, required=False)
     customer_id = serializers.UUIDField(required=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from customers.models import Conflict, SyncRequest, SyncState
-from operations.serializers import StrictSerializer
+from operations.serializers import KnownField, StrictSerializer
 
 
 class SyncErrorOutput(serializers.Serializer[Any]):
@@ -102,7 +102,7 @@ class SyncHealthOutput(serializers.Serializer[Any]):
 class ResolutionInput(StrictSerializer):
     """A decision."""
 
-    take = serializers.ChoiceField(choices=["ours", "theirs"], help_text="whose value holds")
+    take = KnownField(choices=["ours", "theirs"], help_text="whose value holds")
     reason = serializers.CharField(
         max_length=500, required=False, allow_blank=True, default="", help_text="why, for the audit trail"
     )

@@ -34,7 +34,7 @@ from operations.audit import SYSTEM
 from operations.long_actions.beginning import operation_begin
 from operations.long_actions.kinds import Batch, Item, Kind, NewItem, Outcome, Plan, failed, skipped
 from operations.models import Operation, OperationState
-from operations.serializers import StrictSerializer
+from operations.serializers import KnownField, StrictSerializer
 
 # The list is read in windows of the age of its records, some of them at once: an answer takes long, and one reader
 # that waits for each would never use the rate. Accounts grow, so each window is longer than the one before.
@@ -53,7 +53,7 @@ class ReconcileFilter(StrictSerializer):
 
     integration = serializers.CharField(max_length=32, required=False, allow_blank=True, validators=[integration_named])
     dry_run = serializers.BooleanField(default=False)
-    only = serializers.ListField(child=serializers.ChoiceField(choices=Drift.Kind.choices), default=list)
+    only = serializers.ListField(child=KnownField(choices=Drift.Kind.choices), default=list)
     until = serializers.DateTimeField(required=False)
 
 

@@ -16,12 +16,12 @@ from operations.idempotency.decorators import idempotent
 from operations.long_actions.access import may_steer, require_kind
 from operations.long_actions.documents import item_document, kind_document, operation_document, plan_document
 from operations.long_actions.errors import OperationNotAllowed, OperationNotFound
-from operations.long_actions.kinds import kinds
+from operations.long_actions.kinds import kind_named, kinds
 from operations.long_actions.planning import REASON_LENGTH, Pace, kind_of, operation_create, operation_plan
 from operations.long_actions.steering import operation_steer
 from operations.models import ItemState, Operation, OperationItem, OperationState
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer, query_values
+from operations.serializers import KnownField, StrictSerializer, query_values
 
 _LARGEST_ID: Final = 2**63 - 1
 
@@ -29,14 +29,19 @@ _LARGEST_ID: Final = 2**63 - 1
 class OperationQuery(PageQuery):
     """Query parameters of the list of operations."""
 
-    state = serializers.ChoiceField(OperationState.choices, required=False)
+    state = KnownField(OperationState.choices, required=False)
     kind = serializers.CharField(max_length=60, required=False)
+
+    def validate_kind(self, name: str) -> str:
+        if kind_named(name) is None:
+            raise serializers.ValidationError(f"One of: {', '.join(kind.name for kind in kinds())}.", "invalid_value")
+        return name
 
 
 class ItemQuery(PageQuery):
     """Query parameters of the list of an operation's items."""
 
-    state = serializers.ChoiceField(ItemState.choices, required=False)
+    state = KnownField(ItemState.choices, required=False)
 
 
 class NewOperation(StrictSerializer):

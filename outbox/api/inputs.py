@@ -7,7 +7,8 @@ from typing import Any
 from django.utils import timezone
 from rest_framework import serializers
 
-from operations.serializers import StrictSerializer
+from operations.serializers import KnownField, StrictSerializer
+from outbox.errors import ErrorClass
 from outbox.lanes import LANES
 from outbox.models import ParkedState
 
@@ -29,7 +30,7 @@ class DeadLetterQuery(StrictSerializer):
     topic = serializers.CharField(max_length=150, required=False)
     event_type = serializers.CharField(max_length=100, required=False)
     aggregate_id = serializers.CharField(max_length=255, required=False)
-    error_class = serializers.CharField(max_length=15, required=False)
+    error_class = KnownField(choices=ErrorClass.values, required=False)
     error_code = serializers.CharField(max_length=100, required=False)
     fingerprint = serializers.CharField(max_length=64, required=False)
 
@@ -37,7 +38,7 @@ class DeadLetterQuery(StrictSerializer):
 class ConsumedQuery(StrictSerializer):
     """Which consumed messages, newest first."""
 
-    state = serializers.ChoiceField(choices=ParkedState.values, default=ParkedState.DEAD.value)
+    state = KnownField(choices=ParkedState.values, default=ParkedState.DEAD.value)
     page_size = serializers.IntegerField(min_value=1, max_value=500, default=_SIZE)
     cursor = serializers.IntegerField(min_value=1, max_value=_LARGEST_ID, required=False)
     group = serializers.CharField(max_length=100, required=False)

@@ -16,9 +16,9 @@ from outbox.api.documents import subscriber_document
 from outbox.api.inputs import Limits, Nothing, Pause, Republish
 from outbox.api.views import UNCACHED, OutboxView, validated
 from outbox.board import board_row, subscribers_board
-from outbox.errors import UnknownSubscriber
 from outbox.models import Subscription
 from outbox.republishing import log_republish
+from outbox.subscribers import subscriber_unknown
 from outbox.subscriptions import breaker_try, subscription_limit, subscription_pause, subscription_resume
 
 
@@ -113,5 +113,5 @@ def _limits(name: str) -> dict[str, Any]:
     """The limits as they are, for a change of some of them."""
     values = Subscription.objects.filter(name=name).values("rate_limit", "concurrency", "keep_successes").first()
     if values is None:
-        raise UnknownSubscriber(f"There is no subscriber named {name[:100]!r}.")
+        raise subscriber_unknown(name)
     return dict(values)

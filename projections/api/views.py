@@ -17,7 +17,7 @@ from operations.idempotency.decorators import idempotent
 from operations.long_actions.documents import operation_document, plan_document
 from operations.long_actions.planning import operation_plan
 from operations.scopes import Scope
-from operations.serializers import StrictSerializer, query_values
+from operations.serializers import KnownField, StrictSerializer, query_values
 from outbox.events import NAME_LENGTH
 from projections.access import REPLAY, RESET, RESOLVE, SEE_DETAIL, may, require
 from projections.api import descriptions
@@ -44,7 +44,7 @@ _LARGEST_ID: Final = 2**63 - 1
 class FailureQuery(PageQuery):
     """Query parameters of the list of failures."""
 
-    state = serializers.ChoiceField([*FailureState.values, "active", "all"], default="active")
+    state = KnownField([*FailureState.values, "active", "all"], default="active")
 
 
 class ReplayBody(StrictSerializer):

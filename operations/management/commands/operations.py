@@ -19,7 +19,7 @@ from operations.long_actions.documents import (
     result_lines,
 )
 from operations.long_actions.errors import OperationNotFound
-from operations.long_actions.kinds import kinds
+from operations.long_actions.kinds import kind_named, kinds
 from operations.long_actions.planning import Pace, operation_create, operation_plan
 from operations.long_actions.steering import VERBS, operation_steer
 from operations.models import ItemState, Operation, OperationItem, OperationState
@@ -76,6 +76,8 @@ class Command(BaseCommand):
             raise CommandError(json.dumps(exc.detail)) from exc
 
     def _list(self, options: dict[str, Any]) -> None:
+        if options["kind"] and kind_named(options["kind"]) is None:
+            raise CommandError(f"--kind: One of: {', '.join(kind.name for kind in kinds())}.")
         rows = Operation.objects.order_by("-pk")
         for name in ("state", "kind"):
             if options[name]:

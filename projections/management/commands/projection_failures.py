@@ -12,6 +12,7 @@ from projections.documents import failure_document
 from projections.management.printing import as_json
 from projections.models import Failure, Strategy
 from projections.models.failure import ACTIVE
+from projections.registry import projection_named
 from projections.resolving import AlreadyResolved, failure_resolve
 
 
@@ -47,6 +48,10 @@ class Command(BaseCommand):
     def _list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         rows = Failure.objects.filter(state__in=ACTIVE)
         if options["projection"]:
+            try:
+                projection_named(options["projection"])
+            except ProblemError as exc:
+                raise CommandError(exc.detail) from exc
             rows = rows.filter(projection=options["projection"])
         return [failure_document(row, with_detail=True) for row in rows.order_by("-pk")[: max(1, options["limit"])]]
 
