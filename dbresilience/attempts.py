@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from math import ceil
@@ -38,6 +39,8 @@ _INERROR: Final = int(TransactionStatus.INERROR)
 _LOCK: Final = b"SELECT pg_try_advisory_xact_lock(%d)"
 _ID: Final = b"SELECT pg_current_xact_id()"
 _USUAL: Final = b"BEGIN; " + _ID
+# Seconds.
+_UNDO_FOR: Final = 2.0
 
 
 class OutermostRun:
@@ -53,7 +56,6 @@ class OutermostRun:
         self._atomic = transaction.Atomic(options.using, savepoint=True, durable=False)
         self._transaction_id: int | None = None
         self._session: Any = None
-        self._is_begun = False
         self._history = ""
         self._turn = ExitStack() if in_turn else None
         self.committed = False
@@ -72,11 +74,12 @@ class OutermostRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._options.savepoints:
+            # What waits for the commit runs in here, and may run transactions of its own.
+            self._connection.joins_nested_runs = False
         try:
             self._end(error)
         finally:
-            if not self._options.savepoints:
-                self._connection.joins_nested_runs = False
             if self._turn is not None:
                 self._turn.close()
 
@@ -88,7 +91,12 @@ class OutermostRun:
         # Django never forgets the last one.
         connection.rollback_exc = None
         try:
-            self._atomic.__enter__()
+            try:
+                self._atomic.__enter__()
+            except Error:
+                if not self._let_go_of_the_dead():
+                    raise
+                self._atomic.__enter__()
         except Error as exc:
             self._raise_over_time(exc)
             raise
@@ -103,10 +111,18 @@ class OutermostRun:
                 with connection.wrap_database_errors:
                     raise
         except BaseException as exc:
-            self._atomic.__exit__(type(exc), exc, exc.__traceback__)
+            self._undo(exc)
             raise
         if not self._options.savepoints:
             connection.joins_nested_runs = True
+
+    def _let_go_of_the_dead(self) -> bool:
+        """Close a session that was lost before this transaction, if whoever heard of it left it where it was."""
+        session = self._connection.connection
+        if session is None or not session.closed:
+            return False
+        self._connection.close()
+        return True
 
     def _end(self, error: BaseException | None) -> None:
         connection, session = self._connection, self._session
@@ -129,7 +145,7 @@ class OutermostRun:
             raise doomed
         if connection.needs_rollback:
             # As in any atomic block: an inner one asked for it, or set_rollback() did.
-            self._atomic.__exit__(None, None, None)
+            self._roll_back(None)
             if session.closed:
                 raise ConnectionLost(ConnectionLost.__doc__)
             return
@@ -153,19 +169,35 @@ class OutermostRun:
             self._end_deadline()
             self._resolve(first)
             self._run(hooks)
+        except BaseException:
+            if not self.committed:
+                # Interrupted: nobody asked what became of it, and the next transaction is not what they wait for.
+                connection.run_on_commit = []
+            raise
         finally:
             self._end_deadline()
 
     def _undo(self, error: BaseException) -> None:
-        over_time = self._options.left() == 0.0 and not isinstance(error, TransactionEnded)
-        self._end_deadline()
+        over_time = self._options.left() == 0.0 and not isinstance(error, TransactionEnded | CommitUnknown)
         try:
-            self._atomic.__exit__(type(error), error, error.__traceback__)
+            self._roll_back(error)
         except Error as exc:
             # Only connecting anew can fail here; what ended the work says more.
             log.warning("reconnecting_failed", error=type(exc).__name__)
         if over_time and isinstance(error, Error):
             raise DeadlineExceeded(DeadlineExceeded.__doc__) from error
+
+    def _roll_back(self, error: BaseException | None) -> None:
+        """Undo the work, for which a deadline that has passed leaves a moment: cut short it costs the connection."""
+        expires = self._options.expires
+        if expires is not None and self._session is self._connection.connection:
+            # Not for as long as a connection waits otherwise, since behind a silent peer that is minutes.
+            self._session.deadline = max(expires, time.monotonic() + _UNDO_FOR)
+        kind, traceback = (None, None) if error is None else (type(error), error.__traceback__)
+        try:
+            self._atomic.__exit__(kind, error, traceback)
+        finally:
+            self._end_deadline()
 
     def _raise_over_time(self, error: Error) -> None:
         if self._options.left() == 0.0:
@@ -174,7 +206,7 @@ class OutermostRun:
     def _was_ended_inside(self) -> bool:
         """Whether the function sent COMMIT or ROLLBACK by itself, behind Django's back."""
         session = self._session
-        if not self._is_begun or session is not self._connection.connection or session.closed:
+        if session is not self._connection.connection or session.closed:
             return False
         return bool(session.pgconn.transaction_status == _IDLE)
 
@@ -192,23 +224,23 @@ class OutermostRun:
     def _mark_committed(self) -> None:
         self.committed = True
         self._end_deadline()
+        if self._turn is not None:
+            # It holds no lock any more.
+            self._turn.close()
 
     def _end_deadline(self) -> None:
-        """The deadline is the work's; undoing it, and what waits for its commit, have the connection's own patience."""
-        if self._options.expires is not None:
+        """The deadline is the work's; what waits for its commit has the connection's own patience."""
+        # One that was given back has a deadline of somebody else's, if any.
+        if self._options.expires is not None and self._session is self._connection.connection:
             self._session.deadline = None
 
     def _begin(self) -> None:
         session = self._session = self._connection.connection
         options = self._options
-        if session.pgconn.transaction_status != _IDLE:
-            # Autocommit is off for good on this connection: something began before us.
-            return
         self._history = getattr(session, "history", "")
         if options.is_usual and session.isolation_level is None:
             (number,) = begin(session, _USUAL)
             self._transaction_id = int(number)
-            self._is_begun = True
             return
         level = LEVELS[options.isolation] if options.isolation is not None else session.isolation_level
         opening = b"BEGIN"
@@ -225,7 +257,6 @@ class OutermostRun:
         found = begin(session, b"; ".join(statements))
         if not options.read_only:
             self._transaction_id = int(found[0])
-        self._is_begun = True
         if options.lock is not None and found[-1] != b"t":
             raise LockHeld(LockHeld.__doc__)
 
@@ -252,7 +283,7 @@ class OutermostRun:
             if is_connection_loss(error):
                 raise ConnectionLost(ConnectionLost.__doc__) from error
             raise error
-        self.committed = True
+        self._mark_committed()
 
     @staticmethod
     def _run(hooks: list[tuple[Any, Callable[[], object], bool]]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -74,7 +76,7 @@ def commit_outcome(transaction_id: int | None, history: str, *, using: str) -> O
     wrapper = connections[using]
     while transaction_id is not None and time.monotonic() < until:
         try:
-            with wrapper.cursor() as cursor:
+            with _cursor_until(until, wrapper) as cursor:
                 if history:
                     cursor.execute(HISTORY_SQL)
                     if cursor.fetchone() != (history,):
@@ -91,3 +93,19 @@ def commit_outcome(transaction_id: int | None, history: str, *, using: str) -> O
         # The old session may not have noticed yet that its client is gone, or may be about to commit.
         time.sleep(_ASK_EVERY)
     return Outcome.UNKNOWN
+
+
+@contextmanager
+def _cursor_until(until: float, wrapper: Any) -> Iterator[Any]:
+    """A cursor that neither waits for its connection nor for an answer beyond a monotonic instant."""
+    wrapper.waits_until = until
+    try:
+        with wrapper.cursor() as cursor:
+            session = wrapper.connection
+            session.deadline = until
+            try:
+                yield cursor
+            finally:
+                session.deadline = None
+    finally:
+        wrapper.waits_until = None

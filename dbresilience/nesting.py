@@ -9,8 +9,9 @@ from typing import Any
 
 from django.db import Error, transaction
 
-from dbresilience.errors import DeadlineExceeded
+from dbresilience.errors import CommitUnknown, DeadlineExceeded
 from dbresilience.options import Options
+from dbresilience.postgresql.connection import CANCEL_TIMEOUT, POLITENESS
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def nested_run(connection: Any, options: Options) -> Iterator[None]:
     savepoint = not getattr(connection, "joins_nested_runs", False)
     known = connection.rollback_exc
     with transaction.atomic(using=options.using, savepoint=savepoint):
-        with _kept(connection.connection, options.expires):
+        with _kept(connection, options.expires):
             yield
         swallowed = connection.rollback_exc
         if connection.needs_rollback and swallowed is not None and swallowed is not known:
@@ -36,18 +37,26 @@ def nested_run(connection: Any, options: Options) -> Iterator[None]:
 
 
 @contextmanager
-def _kept(session: Any, expires: float | None) -> Iterator[None]:
+def _kept(connection: Any, expires: float | None) -> Iterator[None]:
     """Have the client give up at this instant; the server knows only the deadline of the whole."""
+    session = connection.connection
     if expires is None or session is None:
         yield
         return
-    outer = getattr(session, "deadline", None)
-    session.deadline = expires if outer is None else min(outer, expires)
+    outer, politeness = getattr(session, "deadline", None), getattr(session, "politeness", POLITENESS)
+    if outer is None or expires < outer:
+        # The whole goes on, which it cannot on a connection that was dropped.
+        session.deadline, session.politeness = expires, CANCEL_TIMEOUT
     try:
         yield
+    except CommitUnknown:
+        raise
     except Error as exc:
         if time.monotonic() >= expires:
             raise DeadlineExceeded(DeadlineExceeded.__doc__) from exc
         raise
     finally:
-        session.deadline = outer
+        session.politeness = politeness
+        # One that was given back is somebody else's.
+        if connection.connection is session:
+            session.deadline = outer

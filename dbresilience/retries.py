@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import AbstractContextManager
+from typing import Any
 
 import structlog
 from django.db import Error, transaction
@@ -38,8 +39,11 @@ class Attempts:
         lock: int | None = None,
         savepoints: bool = True,
     ) -> None:
-        self._connection = transaction.get_connection(using)
-        self.is_nested = self._connection.in_atomic_block
+        connection: Any = transaction.get_connection(using)
+        self._connection = connection
+        # Where statements do not commit by themselves, what began before is not ours to repeat or to commit.
+        commits = connection.autocommit if connection.connection is not None else connection.settings_dict["AUTOCOMMIT"]
+        self.is_nested = connection.in_atomic_block or not commits
         if self.is_nested and (isolation is not None or read_only or lock is not None):
             raise NestedTransaction(NestedTransaction.__doc__)
         arguments_check(isolation=isolation, lock=lock, max_retries=max_retries, retry_on=retry_on)
@@ -51,10 +55,13 @@ class Attempts:
         self.retries = 0
         self.done = False
 
-    def nested(self) -> AbstractContextManager[None]:
+    def nested(self, *, repeatable: bool = True) -> AbstractContextManager[None]:
+        if not repeatable:
+            self._connection.ran_unrepeatable = True
         return nested_run(self._connection, self._options)
 
     def outermost(self) -> OutermostRun:
+        self._connection.ran_unrepeatable = False
         return OutermostRun(self._options, self._connection, in_turn=self._deadlocks > 0)
 
     def succeeded(self) -> None:
@@ -65,7 +72,7 @@ class Attempts:
         """Wait before the next run, or raise the error when there is none."""
         # Errors of COMMIT pass no cursor, where the others are counted.
         observe_error(exc, trail_of(self._connection))
-        if run.committed or not self._is_retried(exc):
+        if run.committed or self._connection.ran_unrepeatable or not self._is_retried(exc):
             raise exc
         config = retry_settings()
         self._sqlstate = sqlstate_of(exc)

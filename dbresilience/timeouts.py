@@ -29,10 +29,11 @@ def without_command_timeout(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
     session: psycopg.Connection[Any] = wrapper.connection
     patience = getattr(session, "patience", None)
     local = wrapper.in_atomic_block
-    if patience is not None:
-        session.patience, session.unlimited = None, True  # type: ignore[attr-defined]
-        session.execute(LIFT_LOCALLY_SQL if local else LIFT_SQL)
     try:
+        if patience is not None:
+            session.patience, session.unlimited = None, True  # type: ignore[attr-defined]
+            with wrapper.wrap_database_errors:
+                session.execute(LIFT_LOCALLY_SQL if local else LIFT_SQL)
         yield
     finally:
         # A session that was given back meanwhile was closed by that.
@@ -42,7 +43,8 @@ def without_command_timeout(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
             restored = local
             status = session.info.transaction_status
             if status == (TransactionStatus.INTRANS if local else TransactionStatus.IDLE):
-                session.execute(RESTORE_SQL if not local else "SET LOCAL statement_timeout TO DEFAULT")
+                with wrapper.wrap_database_errors:
+                    session.execute(RESTORE_SQL if not local else "SET LOCAL statement_timeout TO DEFAULT")
                 restored = True
             # What could not be put back goes with its session.
             session.unlimited = not restored  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import CoroutineType, TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, Error
@@ -25,6 +25,8 @@ CONTENTION: Final[Classes] = (errors.DeadlockDetected, errors.SerializationFailu
 
 TRANSIENT: Final[Classes] = (*CONTENTION, ConnectionLost)
 """For ``retry_on``, and what it is by default: contention, and a connection lost before the commit."""
+
+_UNBEGUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def run_in_transaction(
@@ -62,13 +64,14 @@ def run_in_transaction(
         isolation: level of the transaction; None takes the connection's.
         deadline: seconds for all runs together, and for the waits for a connection. Becomes the lock and statement
             time-outs of each run, and is kept by the client when the server does not answer; inside another
-            transaction by the client alone.
+            transaction by the client alone. Undoing may take two seconds more, and finding out what became of a COMMIT
+            that went unanswered ten.
         read_only: whether the transaction may write nothing; on a standby it must be.
         lock: number of an advisory lock (64 bits, signed) that the transaction holds from its beginning to its end. It
             is asked for in the message that begins the transaction, and not waited for.
         savepoints: False makes runs inside part of the transaction itself, which spares two exchanges for each. An
             error that leaves one of them then undoes the whole, even if it is caught.
-        repeatable: False runs the function once, whatever happens.
+        repeatable: False runs the function once, whatever happens; a transaction around it is not run again either.
         using: alias of the database.
 
     Raises:
@@ -81,11 +84,12 @@ def run_in_transaction(
             of the ORM that error itself. Nothing was committed.
         TransactionEnded: the function sent COMMIT or ROLLBACK itself. It is not repeated.
         ValueError: an argument makes no sense; names it.
-        TypeError: the function is asynchronous.
+        TypeError: the function is asynchronous or a generator.
         django.db.Error: whatever the last run raised.
     """
+    repeatable = repeatable and not _is_unrepeatable(function)
     attempts = Attempts(
-        max_retries=max_retries if repeatable and not _is_unrepeatable(function) else 0,
+        max_retries=max_retries if repeatable else 0,
         retry_on=retry_on,
         isolation=isolation,
         deadline=deadline,
@@ -95,7 +99,7 @@ def run_in_transaction(
         savepoints=savepoints,
     )
     if attempts.is_nested:
-        with attempts.nested():
+        with attempts.nested(repeatable=repeatable):
             return _done(function())
     while True:
         run = attempts.outermost()
@@ -150,7 +154,10 @@ def deadlock_retries(
 
 
 def unrepeatable(function: F) -> F:
-    """Mark a function that must not run twice, because it does more than database work."""
+    """Mark a function that must not run twice, because it does more than database work.
+
+    Run inside another transaction, it keeps that one from being run again.
+    """
     function.is_unrepeatable = True  # type: ignore[attr-defined]
     return function
 
@@ -209,9 +216,12 @@ class Attempt:
 
 
 def _done(result: T) -> T:
-    if isinstance(result, CoroutineType):
-        result.close()
-        raise TypeError("The function is asynchronous: its work would only begin when the transaction is over.")
+    if isinstance(result, _UNBEGUN):
+        if not isinstance(result, AsyncGeneratorType):
+            result.close()
+        raise TypeError(
+            "The function is asynchronous or a generator: its work would only begin when the transaction is over."
+        )
     return result
 
 

@@ -79,7 +79,7 @@ def _broken(check: Check, integration: Integration, seconds: float) -> list[str]
             lambda: check.broken(integration, after="", limit=COUNTED_AT_MOST + 1),
             deadline=seconds if alone else None,
             read_only=alone,
-            repeatable=False,
+            repeatable=not alone,
         )
     except DeadlineExceeded:
         return None

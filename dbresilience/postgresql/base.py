@@ -40,6 +40,7 @@ from dbresilience.work import long_operation_of
 # Plain names: reading a member of an enumeration takes as long as asking for a lock.
 _READ_COMMITTED: Final = IsolationLevel.READ_COMMITTED
 _IDLE: Final = int(TransactionStatus.IDLE)
+_UNUSABLE: Final = frozenset({TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN})
 
 
 class DatabaseWrapper(django_base.DatabaseWrapper):
@@ -206,6 +207,13 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             if self.begins_itself and is_idle and self.settings_dict["AUTOCOMMIT"]:
                 return
         if session.autocommit != autocommit or not is_idle:
+            if autocommit and session.pgconn.transaction_status in _UNUSABLE and sys.exc_info()[1] is not None:
+                # Interrupted in the middle of COMMIT: its error would hide the interruption.
+                self.close()
+                return
+            if autocommit and not self.run_commit_hooks_on_set_autocommit_on:
+                # Interrupted, too: what waited for that commit does not wait for the next one's.
+                self.run_on_commit = []
             # Nothing is sent, yet setting what is set takes as long as all else of a checkout.
             super()._set_autocommit(autocommit)  # type: ignore[misc]
 

@@ -30,6 +30,7 @@ POLITENESS = 0.1
 
 _INTERVAL = 0.1
 _OK = int(ConnStatus.OK)
+_ANSWERED = frozenset({TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR})
 _FAREWELLS = frozenset({"FATAL", "PANIC"})
 
 # Called for every answer; finding it through super() takes a third of what it does.
@@ -45,6 +46,7 @@ class Connection(psycopg.Connection[Any]):
     Attributes:
         patience: seconds that one answer may take; None waits for ever.
         deadline: monotonic instant by which the transaction under way must be over; None for no such instant.
+        politeness: seconds that the server may take to cancel a statement when that has passed.
         unlimited: whether its time-out for statements is lifted for a while; such a session is neither exchanged for
             another one nor lent to anybody else.
         lent_at: monotonic instant of the last loan.
@@ -60,6 +62,7 @@ class Connection(psycopg.Connection[Any]):
 
     patience: float | None = None
     deadline: float | None = None
+    politeness: float = POLITENESS
     unlimited: bool = False
     lent_at: float = -inf
     returned_at: float = -inf
@@ -105,6 +108,13 @@ class Connection(psycopg.Connection[Any]):
                 # Waiting for notifications is no wait for an answer.
                 if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                     return self._give_up(gen)
+            except psycopg.Error:
+                raise
+            except BaseException:
+                # Raised by a handler of signals, as Celery's soft time limit is. Of Ctrl-C psycopg takes care itself.
+                if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                    self._interrupt(gen)
+                raise
 
     def exchange(self, command: bytes, timeout: float | None = None) -> list[PGresult]:
         """Send statements as they are, in one message, and return their results.
@@ -157,15 +167,25 @@ class Connection(psycopg.Connection[Any]):
     def _give_up(self, gen: PQGen[RV]) -> RV:
         """End a statement that is over its time: cancel it, or drop the connection when that goes unanswered too."""
         # A caller that named an instant waits no longer than it takes to be polite.
-        politeness = CANCEL_TIMEOUT if self.deadline is None else POLITENESS
+        politeness = CANCEL_TIMEOUT if self.deadline is None else self.politeness
         try:
             self.cancel_safe(timeout=politeness)
             return _wait(self, gen, _INTERVAL, politeness)
-        except errors.QueryCanceled:
-            raise
         except psycopg.Error as exc:
+            if self.pgconn.transaction_status in _ANSWERED:
+                # That it was cancelled, as a rule.
+                raise
             self.close()
             counted = getattr(self._pool, "counted", None)
             if counted is not None:
                 counted["answer_timeouts"] += 1
             raise AnswerTimeout(str(AnswerTimeout.__doc__)) from exc
+
+    def _interrupt(self, gen: PQGen[RV]) -> None:
+        """End a statement whose caller waits no longer, so that it holds no locks and its session can be used."""
+        try:
+            self.cancel_safe(timeout=CANCEL_TIMEOUT)
+            _wait(self, gen, _INTERVAL, CANCEL_TIMEOUT)
+        except psycopg.Error:
+            if self.pgconn.transaction_status not in _ANSWERED:
+                self.close()

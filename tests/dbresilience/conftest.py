@@ -5,6 +5,9 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection
 
+from tests.dbresilience.backends import other_session, pooled_alias
+from tests.dbresilience.proxy import Proxy
+
 
 @pytest.fixture
 def accounts(transactional_db: None) -> Iterator[str]:
@@ -27,3 +30,24 @@ def accounts(transactional_db: None) -> Iterator[str]:
     yield "account"
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE account, bank")
+
+
+@pytest.fixture
+def ledger(transactional_db: None) -> Iterator[None]:
+    """A table of entries, dropped afterwards."""
+    with other_session() as session:
+        session.execute("CREATE TABLE ledger (entry int)")
+    yield
+    with other_session() as session:
+        session.execute("DROP TABLE ledger")
+
+
+@pytest.fixture
+def proxy(ledger: None) -> Iterator[Proxy]:
+    """What the default alias, on our backend, goes through to its server."""
+    settings = connection.settings_dict
+    with (
+        Proxy(settings["HOST"], int(settings["PORT"])) as proxy,
+        pooled_alias(HOST="127.0.0.1", PORT=str(proxy.port)),
+    ):
+        yield proxy

@@ -1,10 +1,11 @@
-"""A TCP proxy before PostgreSQL that falls silent, cuts, or loses the answer to a COMMIT."""
+"""A TCP proxy before PostgreSQL that is slow, falls silent, cuts, or loses the answer to a COMMIT."""
 
 from __future__ import annotations
 
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -20,6 +21,7 @@ class Proxy:
     Attributes:
         port: where it listens, on 127.0.0.1.
         silent: while True it takes bytes and passes nothing on, in either direction.
+        delay: seconds by which each answer comes late.
         lose_commits: how many answers to COMMIT are still to be lost; the connection is cut instead.
         lost: how many were.
     """
@@ -41,6 +43,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self.port: int = self._listener.getsockname()[1]
         self.silent = False
+        self.delay = 0.0
         self.lose_commits = 0
         self.lost = 0
 
@@ -111,6 +114,8 @@ class Proxy:
                 break
             if self._hide_backend:
                 data = _BACKEND_KEY.sub(lambda found: found[1] + b"\0\0\0\7" + found[2], data)
+            if self.delay:
+                time.sleep(self.delay)
             if not self.silent and not _write(client, data):
                 break
         _shut(client, server)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -129,11 +129,17 @@ def test_it_never_repeats_what_the_function_committed_itself(retry_on: type[Exce
     assert (len(runs), written()) == (1, ["run 1"])
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_it_refuses_an_asynchronous_function(nested: bool) -> None:
-    async def work() -> None:
-        write("never")
+async def write_later() -> None:
+    write("never")
 
+
+def write_one_by_one() -> Iterator[None]:
+    yield write("never")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("work", [write_later, write_one_by_one])
+def test_it_refuses_a_function_whose_work_would_begin_later(work: Callable[[], object], nested: bool) -> None:
     def run() -> None:
         run_in_transaction(work)
 
@@ -196,9 +202,11 @@ def test_it_waits_for_a_connection_no_longer_than_its_deadline(settings: Any) ->
 
 
 def test_it_waits_for_a_connection_once(settings: Any) -> None:
-    settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW, settings.DB_POOL_TIMEOUT = 1, 0, 0.05
+    settings.DB_POOL_SIZE, settings.DB_MAX_OVERFLOW = 1, 0
     with pooled_alias() as wrapper:
         held = fill_and_hold(wrapper)
+        # Not before there is one: connecting may take longer.
+        pool_of(wrapper).timeout = 0.05
 
         with pytest.raises(OperationalError) as raised:
             run_in_transaction(lambda: one("SELECT 1"))
