@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from tests.clusters import FOLDER, WorkersPostgres, cluster_begin
 from zenskar.sandbox import processes
@@ -80,18 +82,37 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     )
     if options.help or options.version or options.collectonly or options.markers or options.showfixtures:
         return
+    real = not options.markexpr or REAL_BROKER.search(options.markexpr) is not None
+    if real and (servers := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS")):
+        broker_asked(servers)
     folder = _folder()
     if getattr(options, "numprocesses", None):
         cluster_begin(folder)
     else:
         _start_postgres(folder)
     _start_redis(folder)
-    _start_kafka(real=not options.markexpr or REAL_BROKER.search(options.markexpr) is not None)
+    _start_kafka(real=real)
 
 
 def pytest_collection_finish() -> None:
     if _postgres is not None:
         _postgres.start()
+
+
+def broker_asked(servers: str, *, seconds: float = 3.0) -> None:
+    """Make sure that a broker answers there, before each test finds out for itself that none does.
+
+    Raises:
+        pytest.UsageError: none does.
+    """
+    try:
+        AdminClient({"bootstrap.servers": servers, "log_level": 0}).list_topics(timeout=seconds)
+    except KafkaException as exc:
+        raise pytest.UsageError(
+            f"No Kafka broker answers at {servers}, which KAFKA_BOOTSTRAP_SERVERS of this shell names (it stays "
+            "behind where . .sandbox/env of a `make run` was read that has stopped). Unset it, for a broker of the "
+            "tests' own, or name one that runs."
+        ) from exc
 
 
 def _start_postgres(folder: Path) -> None:
