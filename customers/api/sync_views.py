@@ -36,8 +36,8 @@ class SyncHealthView(APIView):
     @extend_schema(
         operation_id="customers_sync_health",
         summary="How a customer's synchronisation stands",
-        description="State, work, errors, the request in flight, open conflicts and drift, for each integration; also "
-        "of a deleted customer.",
+        description="State, work, errors, the request in flight, open conflicts and differences, for each integration; "
+        "also of a deleted customer.",
         tags=["customers"],
         parameters=[_ID, _LIVE],
         responses=answers({200: SyncHealthOutput}, 400, 404),
