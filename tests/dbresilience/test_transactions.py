@@ -65,18 +65,22 @@ def in_threads(*functions: Callable[[], None]) -> None:
 
 @pytest.mark.feature("A6")
 def test_it_repeats_the_victim_of_a_deadlock(accounts: str) -> None:
-    both_hold_one = threading.Barrier(2)
+    both_hold_one, one_is_through = threading.Barrier(2), threading.Event()
     runs: list[int] = []
 
     def move(first: int, second: int) -> None:
         def body() -> None:
             runs.append(first)
+            if runs.count(first) > 1:
+                # Or it might take what the other one was just granted, and they would meet once more.
+                one_is_through.wait(timeout=60)
             add(first, -10)
             if runs.count(first) == 1:
                 both_hold_one.wait(timeout=60)
             add(second, 10)
 
         run_in_transaction(body)
+        one_is_through.set()
 
     in_threads(lambda: move(1, 2), lambda: move(2, 1))
 

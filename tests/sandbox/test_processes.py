@@ -84,8 +84,8 @@ def interrupt(number, frame): processes.interrupt(Enough())
 signal.signal(signal.SIGALRM, interrupt)
 started = []  # kept: what is raised while one is finalised would be lost
 for microseconds in range(0, 6000, 200):
-    signal.setitimer(signal.ITIMER_REAL, 0.0005 + microseconds / 1e6)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 + microseconds / 1e6)
         while True:
             started.append(processes.start(["/bin/sleep", "{name}"], log=pathlib.Path({str(tmp_path / "log")!r})))
     except Enough:
