@@ -123,6 +123,8 @@ def slot(transactional_db: None) -> Iterator[str]:
             cursor.execute(
                 "SELECT count(pg_logical_emit_message(false, 'test', repeat('x', 100000))) FROM generate_series(1, 12)"
             )
+            # What was not written yet does not count; the end of a segment is, at once.
+            cursor.execute("SELECT pg_switch_wal()")
         yield name
     finally:
         with connection.cursor() as cursor:
