@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 
-from dbresilience.commits import Outcome, begin, commit_outcome, is_answer_lost
+from dbresilience.commits import Outcome, begin, commit_outcome, first_error, is_answer_lost
 from dbresilience.error_texts import traceback_text
 from dbresilience.errors import (
     CommitUnknown,
@@ -162,7 +162,7 @@ class OutermostRun:
         except Error as exc:
             if self.committed:
                 raise
-            first = _first_error(exc, outer)
+            first = first_error(exc, outer)
             if not is_answer_lost(first):
                 raise first from first.__cause__
             # Asking what became of it is not bound by the deadline that may have cut COMMIT short.
@@ -295,13 +295,3 @@ class OutermostRun:
                 if not robust:
                     raise
                 log.error("on_commit_failed", traceback=traceback_text(exc))
-
-
-def _first_error(error: Error, outer: BaseException | None) -> Error:
-    """The error of COMMIT itself, which Django hides behind that of reconnecting when that fails too."""
-    found, node = error, error.__context__
-    while node is not None and node is not outer:
-        if isinstance(node, Error):
-            found = node
-        node = node.__context__
-    return found

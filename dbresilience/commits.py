@@ -56,6 +56,21 @@ def begin(session: psycopg.Connection[Any], command: bytes) -> list[bytes]:
     return [result.get_value(0, 0) or b"" for result in results if result.status == _TUPLES_OK]
 
 
+def first_error(error: Error, outer: BaseException | None) -> Error:
+    """The error of COMMIT itself, which Django hides behind that of reconnecting when that fails too.
+
+    Args:
+        error: as Django raised it.
+        outer: the error that was being handled before COMMIT was sent, which is none of its own.
+    """
+    found, node = error, error.__context__
+    while node is not None and node is not outer:
+        if isinstance(node, Error):
+            found = node
+        node = node.__context__
+    return found
+
+
 def is_answer_lost(exc: BaseException) -> bool:
     """Whether an error of COMMIT leaves open what became of it: the server said nothing, or that it stops."""
     state = sqlstate_of(exc)
