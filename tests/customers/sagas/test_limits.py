@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,8 +89,12 @@ def test_what_does_not_go_through_at_once_is_tried_again_within_the_limit(side: 
     assert len(side.world.living()) == 1
 
 
-def test_another_worker_brings_it_to_its_end(side: Side, api: Api, settings: Settings) -> None:
+def test_another_worker_brings_it_to_its_end(
+    side: Side, api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.PROTECTED_SECONDS = 0.3
+    # The longest wait, which is past the limit.
+    monkeypatch.setattr("customers.sagas.running.random", SimpleNamespace(uniform=lambda shortest, longest: longest))
     refuses(side.world, "create", Unreachable("gone", code="x"), times=2)
 
     answer = api.post(URL, ADA, **PROTECTED)
