@@ -27,6 +27,7 @@ from dbresilience.errors import (
     TransactionAborted,
     TransactionEnded,
 )
+from dbresilience.interruptions import leave_nothing
 from dbresilience.observations.outcomes import commit_resolved
 from dbresilience.options import LEVELS, Options
 from dbresilience.sqlstate import is_connection_loss
@@ -79,6 +80,9 @@ class OutermostRun:
             self._connection.joins_nested_runs = False
         try:
             self._end(error)
+        except BaseException:
+            leave_nothing(self._connection)
+            raise
         finally:
             if self._turn is not None:
                 self._turn.close()

@@ -25,6 +25,7 @@ from psycopg.pq import Format, TransactionStatus
 from dbresilience.conf import pool_options, pool_settings
 from dbresilience.errors import ConnectionLost
 from dbresilience.history import HISTORY_SQL
+from dbresilience.interruptions import is_end_interrupted
 from dbresilience.observations.errors import observe_error
 from dbresilience.observations.processes import register_pools
 from dbresilience.postgresql import forking
@@ -207,8 +208,9 @@ class DatabaseWrapper(django_base.DatabaseWrapper):
             if self.begins_itself and is_idle and self.settings_dict["AUTOCOMMIT"]:
                 return
         if session.autocommit != autocommit or not is_idle:
-            if autocommit and session.pgconn.transaction_status in _UNUSABLE and sys.exc_info()[1] is not None:
-                # Interrupted in the middle of COMMIT: its error would hide the interruption.
+            is_unusable = session.pgconn.transaction_status in _UNUSABLE and sys.exc_info()[1] is not None
+            if autocommit and (is_unusable or (not is_idle and is_end_interrupted())):
+                # Interrupted before or in the middle of COMMIT: its error would hide the interruption.
                 self.close()
                 return
             if autocommit and not self.run_commit_hooks_on_set_autocommit_on:

@@ -120,3 +120,44 @@ def test_it_repeats_nothing_and_tells_nobody_when_its_commit_was_interrupted(
 
     assert (len(runs), told, entries()) == (1, [], [2])
     assert asleep() == 0
+
+
+@pytest.mark.parametrize("error", ENDS)
+@pytest.mark.parametrize("run", [run_in_transaction, in_an_atomic_block])
+def test_nothing_is_left_of_what_was_interrupted_before_its_commit_was_sent(
+    backend: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], run: Callable[..., object]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise error("time is up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dbresilience.postgresql.connection.Connection.commit", interrupt)
+        with pytest.raises(error, match="time is up"):
+            run(lambda: enter(1))
+    told: list[str] = []
+
+    def work() -> None:
+        enter(2)
+        transaction.on_commit(lambda: told.append("of the second"))
+
+    run_in_transaction(work)
+
+    assert (entries(), told) == ([2], ["of the second"])
+
+
+@pytest.mark.parametrize("error", ENDS)
+@pytest.mark.parametrize("place", ["_doom", "_was_ended_inside", "_commit"])
+def test_nothing_is_left_of_a_run_that_was_interrupted_while_it_ended(
+    backend: None, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], place: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise error("time is up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"dbresilience.attempts.OutermostRun.{place}", interrupt)
+        with pytest.raises(error, match="time is up"):
+            run_in_transaction(lambda: enter(1))
+
+    run_in_transaction(lambda: enter(2))
+
+    assert entries() == [2]
