@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import stripe
@@ -105,10 +106,27 @@ def _event_errors(event: Any) -> Iterator[FieldError]:
         if not (isinstance(value, str) and 0 < len(value) <= longest):
             yield _wrong(f"/{name}", f'"{name}" is not a text of 1 to {longest} characters.')
     # Taken for our own account or for a test, it would be acted upon.
-    if not isinstance(event.get("account") or "", str):
+    if not isinstance(event.get("account", ""), str | None):
         yield _wrong("/account", '"account" is neither a text nor null.')
     if not isinstance(event.get("livemode"), bool):
         yield _wrong("/livemode", '"livemode" is neither true nor false.')
+    # The first alone: there may be as many as the body has room for.
+    for pointer in islice(_unstorable_integers(event, ""), 1):
+        yield _wrong(pointer, "An integer has more than 64 bits.")
+
+
+def _unstorable_integers(value: Any, pointer: str) -> Iterator[str]:
+    """Where integers stand that no writer of ours takes."""
+    match value:
+        case int():
+            if not -(2**63) <= value < 2**64:
+                yield pointer
+        case dict():
+            for key, element in value.items():
+                yield from _unstorable_integers(element, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+        case list():
+            for index, element in enumerate(value):
+                yield from _unstorable_integers(element, f"{pointer}/{index}")
 
 
 def _wrong(pointer: str, detail: str) -> FieldError:

@@ -181,6 +181,13 @@ def test_it_refuses_what_is_signed_but_no_event(stripe_side: StripeSide, body: b
         (event(id=7, type=["customer.updated"]), {"/id", "/type"}),
         (event(livemode=0), {"/livemode"}),
         (event(account=7), {"/account"}),
+        (event(account=0), {"/account"}),
+        (event(account=False), {"/account"}),
+        (event(account=[]), {"/account"}),
+        (event(account={}), {"/account"}),
+        (event(created=10**30), {"/created"}),
+        (event(created=2**64), {"/created"}),
+        (event(data={"object": {"a/b": [0, -(2**63) - 1, 10**30]}}), {"/data/object/a~1b/1"}),
     ],
 )
 def test_it_tells_what_is_wrong_with_a_body_that_is_no_event(
