@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -11,7 +13,7 @@ from django.urls import reverse
 from customers.integrations import IntegrationError, PermanentError, RetryableError
 from customers.models import SyncRequest, SyncState
 from customers.services import customer_create
-from customers.sync.quoting import text_unquoted
+from customers.sync.quoting import quoting_nothing, text_unquoted
 from tests.customers.sync.conftest import Side
 from tests.customers.sync.memory import Call
 
@@ -76,10 +78,42 @@ def test_no_page_shows_a_person_whom_an_error_quoted(side: Side) -> None:
         ("write to a.b+c@example.co.uk.", [], "write to •••"),
         ("nothing", ["", "n"], "nothing"),
         ("a (b) [c", ["a (b) [c"], "•••"),
+        ("ADA LOVELACE of Turin", ["Ada Lovelace", "turin"], "••• of •••"),
+        ("it is not in Italy", ["IT", "IN", "NOT"], "it is not in Italy"),
+        ("ada lovelace of tur", ["Ada Lovelace of Turin"], "•••"),
     ],
 )
 def test_it_takes_out_what_was_sent_whole_or_cut(text: str, values: list[str], left: str) -> None:
     assert text_unquoted(text, values) == left
+
+
+@pytest.mark.parametrize("filler", ["x", "x ", "x@", "@"])
+def test_it_reads_the_beginning_alone_of_a_page_for_an_answer(filler: str) -> None:
+    said = f"{NAME} <{EMAIL}> {filler * 1_000_000}"[:1_000_000]
+
+    left = text_unquoted(said, [NAME, EMAIL])
+
+    assert left.startswith("•••")
+    assert len(left) < 16_000
+    assert (NAME in left, EMAIL in left) == (False, False)
+
+
+def test_it_leaves_nothing_of_a_value_that_its_cut_halved() -> None:
+    said = "-" * 15_993 + NAME + "-" * 1_000
+
+    left = text_unquoted(said, [NAME])
+
+    assert set(left) == {"-"}
+
+
+def test_no_traceback_prints_what_the_error_was_made_from() -> None:
+    with pytest.raises(PermanentError) as caught, quoting_nothing():
+        try:
+            raise ValueError(f"no such address: {EMAIL}")
+        except ValueError as exc:
+            raise PermanentError(str(exc)) from exc
+
+    assert EMAIL not in "".join(traceback.format_exception(caught.value))
 
 
 def test_what_was_sent_stays_in_its_row(side: Side) -> None:
