@@ -76,9 +76,10 @@ SELECT w.id::text FROM customers_webhook w
  WHERE w.processed_at IS NULL AND w.integration = %(integration)s AND w.id > %(after)s::bigint
    AND w.received_at < statement_timestamp() - interval '5 minutes' ORDER BY w.id LIMIT %(limit)s
 """
+# By the partial index of proposals. What is safe by rule needs nobody, and what was accepted is at work.
 PROPOSAL_SQL: Final = """
 SELECT d.id::text FROM customers_drift d
- WHERE d.status IN ('open', 'accepted') AND d.integration = %(integration)s AND d.id > %(after)s::bigint
+ WHERE d.status = 'open' AND NOT d.safe AND d.integration = %(integration)s AND d.id > %(after)s::bigint
  ORDER BY d.id LIMIT %(limit)s
 """
 

@@ -118,8 +118,16 @@ def drift_end(drift: Drift, status: Drift.Status, outcome: str) -> None:
 
 
 def drift_reopen(drift: Drift, outcome: str) -> None:
-    """The repair was not possible; a person sees why and decides anew."""
-    Drift.objects.filter(pk=drift.pk, status=Status.ACCEPTED).update(status=Status.OPEN, outcome=outcome[:2000])
+    """The repair was not possible; a person sees why and decides anew, also where a rule would have mended it.
+
+    A comparison that finds it again leaves it to the rule again.
+    """
+    Drift.objects.filter(pk=drift.pk, status=Status.ACCEPTED).update(
+        status=Status.OPEN,
+        safe=False,
+        why_not=drift.why_not or "Its repair did not succeed.",
+        outcome=outcome[:2000],
+    )
 
 
 def drifts_prune_once() -> int:

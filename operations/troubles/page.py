@@ -54,6 +54,9 @@ def groups_page(request: HttpRequest) -> HttpResponse:
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     name = request.GET.get("source", "")
+    if name and name not in [source.name for source in chosen]:
+        # An empty list would say that nothing needs a person.
+        raise Http404
     show_snoozed = "snoozed" in request.GET
     now = timezone.now()
     found = troubles_groups([source for source in chosen if name in ("", source.name)])

@@ -6,6 +6,7 @@ import pytest
 from django.urls import reverse
 
 from customers.consistency.health import integration_health
+from customers.consistency.validating import consistency_validate
 from customers.models import Drift
 from operations.long_actions.runner import operation_run
 from operations.models import AuditEntry, Operation
@@ -174,3 +175,5 @@ def test_what_a_dry_run_finds_safe_by_rule_is_left_to_nobody(found: dict[str, Dr
     assert f"{LIST}?waits=person" in home
     assert (listed, len(documents), left) == (1, 2, 0)
     assert integration_health(name="stripe")["open_proposals"] == 0
+    counts = {one["name"]: one["count"] for one in consistency_validate(integration="stripe")["checks"]}
+    assert counts["proposal_open"] == 0

@@ -102,6 +102,21 @@ def test_it_keeps_a_spare_that_got_a_subscription_meanwhile(both: StripeSide) ->
     assert copy["id"] in both.sandbox.customers
 
 
+def test_one_that_is_safe_by_rule_waits_for_a_person_when_its_repair_fails(both: StripeSide) -> None:
+    _, remote_id = linked(both, name="Ada")
+    both.sandbox.customer_edit(remote_id, name="Countess")
+    unheard(both)
+    drift = proposal(both, "--dry-run")
+    assert drift.safe
+    both.sandbox.faults.add(route="GET /v1/customers/*", status=400)
+
+    drift = accept(drift)
+
+    assert (drift.status, bool(drift.outcome)) == ("open", True)
+    assert list(Drift.objects.proposals()) == [drift]
+    assert run("drift", "list")[0] == 1
+
+
 def test_it_repairs_nothing_that_is_another_thing_by_now(both: StripeSide) -> None:
     here, there = same_email(both)
     drift = proposal(both, "--only", "unlinked", "--only", "missing_here")

@@ -116,6 +116,14 @@ def test_it_has_no_page_for_nothing(leaks: Leaks, staff_client: MakeClient, quer
     assert staff_client("operator").get(f"/admin/troubles/group/{query}").status_code == 404
 
 
+def test_it_has_no_list_of_a_kind_that_there_is_not(leaks: Leaks, staff_client: MakeClient) -> None:
+    client = staff_client("operator")
+
+    answers = [client.get(f"{PAGE}?source={name}").status_code for name in ("", "leaks", "no")]
+
+    assert answers == [200, 200, 404]
+
+
 def test_it_lets_viewers_look_and_not_touch(leaks: Leaks, staff_client: MakeClient) -> None:
     viewer = staff_client("viewer")
 
