@@ -13,6 +13,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Exists, OuterRef
+from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 
 from customers.models import Drift, ReconcileRun
@@ -188,6 +190,12 @@ class Steps:
                 old = Drift.objects.open().filter(
                     integration=run.integration, account=run.account, livemode=run.livemode, seen_at__lt=run.started_at
                 )
+                # What could not be looked at again is not known to be gone.
+                failed = OperationItem.objects.filter(
+                    operation=self._operation_id, state=ItemState.FAILED, key__startswith="look:"
+                )
+                unknown = failed.annotate(record=KT("data__remote_id")).filter(record=OuterRef("remote_id"))
+                old = old.exclude(Exists(unknown))
                 old.update(status=Drift.Status.GONE, ended_at=Now(), outcome="Not found any more.")
             run.complete, run.finished_at = not self._items("page:", ItemState.FAILED), Now()
             run.save(update_fields=["complete", "finished_at"])

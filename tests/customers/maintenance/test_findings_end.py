@@ -94,6 +94,19 @@ def test_what_it_proposed_ends_when_both_sides_agree(both: StripeSide) -> None:
     assert Drift.objects.get().status == "gone"
 
 
+def test_what_it_proposed_stays_when_looking_at_it_again_failed(both: StripeSide) -> None:
+    _, remote_id = linked(both, name="Ada")
+    both.sandbox.customer_edit(remote_id, name="Countess")
+    unheard(both)
+    reconcile("--dry-run")
+    both.sandbox.faults.add(route="GET /v1/customers/*", status=400)
+
+    status, result = reconcile("--dry-run")
+
+    assert (status, result["complete"]) == (1, True)
+    assert Drift.objects.get().status == "open"
+
+
 def test_finding_it_again_is_one_proposal(both: StripeSide) -> None:
     _, remote_id = linked(both, name="Ada")
     both.sandbox.customer_edit(remote_id, name="Countess")
