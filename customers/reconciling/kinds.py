@@ -28,7 +28,7 @@ from customers.models import Customer, Drift, ReconcileRun, SyncState
 from customers.reconciling.calling import BulkCalls
 from customers.reconciling.items import put_off
 from customers.reconciling.pages import READERS
-from customers.reconciling.steps import CHUNK, Steps, chain_ended, run_open
+from customers.reconciling.steps import CHUNK, Steps, chain_ended, pages_failed, run_open
 from customers.sync.trying_again import integration_named
 from operations.audit import SYSTEM
 from operations.long_actions.beginning import operation_begin
@@ -155,7 +155,8 @@ class Reconcile(Kind):
         return {
             "integration_name": operation.filter["integration"],
             "dry_run": operation.filter["dry_run"],
-            "complete": run.complete,
+            # Of what was asked for, which may be a part; the run says whether that was all.
+            "complete": run.finished_at is not None and not pages_failed(operation.pk),
             "compared": run.compared,
             "missing_here": run.missing,
             "imported": run.imported,

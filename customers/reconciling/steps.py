@@ -95,12 +95,12 @@ class Steps:
         return step(item)
 
     def _page(self, item: Item) -> Outcome:
-        if self._items("page:", ItemState.FAILED):
+        if pages_failed(self._operation_id):
             return skipped(item, "given_up", "Another page could not be read.")
         return self._pages.take(item)
 
     def _unseen(self, item: Item) -> Outcome:
-        if self._items("page:", ItemState.FAILED):
+        if pages_failed(self._operation_id):
             return failed(item, "incomplete", "A page could not be read, so nobody knows what is missing there.")
         values = self._values(item) | {"operation": self._operation_id}
         last, ids = self._chunk(UNSEEN_SQL, values)
@@ -186,7 +186,8 @@ class Steps:
 
         def work() -> None:
             run = ReconcileRun.objects.select_for_update().get(operation_id=self._operation_id)
-            if not self._imports_only and self._only == set(Drift.Kind.values):
+            is_whole = not self._imports_only and self._only == set(Drift.Kind.values)
+            if is_whole:
                 old = Drift.objects.open().filter(
                     integration=run.integration, account=run.account, livemode=run.livemode, seen_at__lt=run.started_at
                 )
@@ -195,9 +196,10 @@ class Steps:
                     operation=self._operation_id, state=ItemState.FAILED, key__startswith="look:"
                 )
                 unknown = failed.annotate(record=KT("data__remote_id")).filter(record=OuterRef("remote_id"))
-                old = old.exclude(Exists(unknown))
-                old.update(status=Drift.Status.GONE, ended_at=Now(), outcome="Not found any more.")
-            run.complete, run.finished_at = not self._items("page:", ItemState.FAILED), Now()
+                old.exclude(Exists(unknown)).update(
+                    status=Drift.Status.GONE, ended_at=Now(), outcome="Not found any more."
+                )
+            run.complete, run.finished_at = is_whole and not pages_failed(self._operation_id), Now()
             run.save(update_fields=["complete", "finished_at"])
 
         run_in_transaction(work)
@@ -239,6 +241,12 @@ def run_open(batch: Batch, call: BulkCalls) -> ReconcileRun:
         defaults={"integration": integration.name, "account": integration.account, "livemode": integration.livemode},
     )
     return run
+
+
+def pages_failed(operation_id: int) -> bool:
+    """Whether a page could not be read, so that not all of the other side was."""
+    rows = OperationItem.objects.filter(operation=operation_id, state=ItemState.FAILED, key__startswith="page:")
+    return rows.exists()
 
 
 def chain_ended(batch: Batch, outcomes: Sequence[Outcome]) -> bool:

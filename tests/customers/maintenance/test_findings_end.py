@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from customers.consistency.validating import last_comparison
 from customers.models import Conflict, Drift, ReconcileRun, SyncState
 from customers.reconciling.drifts import drift_record
 from customers.reconciling.examining import record_examine
@@ -105,6 +106,21 @@ def test_what_it_proposed_stays_when_looking_at_it_again_failed(both: StripeSide
 
     assert (status, result["complete"]) == (1, True)
     assert Drift.objects.get().status == "open"
+
+
+@pytest.mark.feature("C13")
+def test_what_compares_a_part_alone_is_no_comparison_of_all(both: StripeSide) -> None:
+    linked(both, name="Ada")
+
+    _, imported = run("stripe_import")
+    _, part = reconcile("--only", "missing_here")
+    before = last_comparison("stripe")
+    reconcile()
+    after = last_comparison("stripe")
+
+    assert (imported["result"]["complete"], part["complete"], before) == (True, True, None)
+    assert after is not None
+    assert after["operation"] == Operation.objects.latest("pk").pk
 
 
 def test_finding_it_again_is_one_proposal(both: StripeSide) -> None:
