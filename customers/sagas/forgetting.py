@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 
 from customers.models import Saga, SyncRequest, SyncState, Webhook
 from customers.sagas.conf import saga_settings
-from customers.sync.quoting import EMAIL
+from customers.sync.quoting import EMAIL, texts_of
 from customers.sync.webhooks import ERASED_BODY
 from dbresilience.transactions import run_in_transaction
 from outbox.masking import MASK
@@ -126,11 +126,6 @@ def _masked(document: Mapping[str, Any], known: list[str]) -> dict[str, Any]:
 
 
 def _values(said: Any) -> Iterator[str]:
-    if isinstance(said, Mapping):
-        said = list(said.values())
-    if isinstance(said, list):
-        for one in said:
-            yield from _values(one)
-    elif isinstance(said, str):
-        yield said
-        yield from said.split()
+    for text in texts_of(said):
+        yield text
+        yield from text.split()
